@@ -1,0 +1,16 @@
+"""From image files to the batches of a training."""
+
+from mgcc_monai.data.datalist import load_datalist
+from mgcc_monai.data.items import embedded_phantoms, evaluation_items, images_to_segment, unlabeled_items
+from mgcc_monai.data.sampler import CyclicSampler, ReplayableDataset, TwoStreamLoader
+
+__all__ = [
+    "CyclicSampler",
+    "ReplayableDataset",
+    "TwoStreamLoader",
+    "embedded_phantoms",
+    "evaluation_items",
+    "images_to_segment",
+    "load_datalist",
+    "unlabeled_items",
+]

@@ -1,0 +1,175 @@
+"""Finding images and their masks in plain ``images`` and ``masks`` folders, and tables that say more of them."""
+
+from __future__ import annotations
+
+import csv
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from mgcc_monai.data.reader import image_stem, list_images, refused_files
+
+__all__ = ["LAYOUT", "Case", "is_folders", "read_patients", "read_table", "scan_folders"]
+
+LAYOUT = """\
+  SOURCE/images/NAME.png   and   SOURCE/masks/NAME.png
+      (or labels/; a mask may end in _mask, _seg, _segmentation or _label; several masks: _mask_1, _mask_2 ...;
+       classes, if any: as folders, images/CLASS/NAME.png, or in SOURCE/classes.csv with columns image,class)"""
+
+_MASK_FOLDERS = ("masks", "labels")
+_TABLES = ("classes.csv", "index.csv")
+_POSTFIX = re.compile(r"_(mask|seg|segmentation|label)(_\d+)?$", re.IGNORECASE)
+
+
+@dataclass(frozen=True)
+class Case:
+    """An image as found, with its masks.
+
+    Args:
+        image: path of the image.
+        masks: paths of its masks, which are to be OR-ed; empty where a normal image has none.
+        class_name: its class; ``lesion`` where none is told.
+        original: the image's path relative to the source, with forward slashes.
+    """
+
+    image: Path
+    masks: tuple[Path, ...]
+    class_name: str
+    original: str
+
+
+def read_table(path: str | Path, columns: Sequence[str]) -> tuple[list[dict[str, str]], list[str]]:
+    """Read a CSV file that must have some columns.
+
+    Args:
+        path: the file, comma-separated with a header.
+        columns: names that must stand in the header.
+
+    Returns:
+        The rows with these columns, stripped of blanks; and faults.
+    """
+    path = Path(path)
+    if not path.is_file():
+        return [], [f"{path}: no such file; check the path"]
+    try:
+        with path.open(newline="", encoding="utf-8-sig") as file:
+            reader = csv.DictReader(file)
+            header = [name.strip() for name in reader.fieldnames or []]
+            reader.fieldnames = header
+            rows = list(reader)
+    except (UnicodeDecodeError, csv.Error) as error:
+        return [], [f"{path}: not a CSV file in UTF-8 ({error}); save it again as CSV UTF-8"]
+    if missing := [name for name in columns if name not in header]:
+        return [], [f"{path}: no column {', '.join(missing)} in the header {','.join(header)}; add it"]
+    faults = [
+        f"{path}: row {number}: {name} is empty; fill it in or remove the row"
+        for number, row in enumerate(rows, 2)
+        for name in columns
+        if not (row[name] or "").strip()
+    ]
+    return [{name: (row[name] or "").strip() for name in columns} for row in rows], faults
+
+
+def _find(name: str, originals: Sequence[str]) -> list[str]:
+    """All images that a table's entry names: by path, by file name or by stem."""
+    name = name.replace("\\", "/")
+    for key in (lambda o: o, lambda o: o.rsplit("/", 1)[-1], image_stem):
+        if found := [original for original in originals if key(original) == name]:
+            return found
+    return [original for original in originals if original.endswith("/" + name)]
+
+
+def _match_table(
+    path: Path, column: str, originals: Sequence[str], optional: Sequence[str] = ()
+) -> tuple[dict[str, str], list[str]]:
+    """Map each image to its entry of a table; faults for entries without image and images without entry."""
+    rows, faults = read_table(path, ("image", column))
+    found: dict[str, str] = {}
+    for row in rows:
+        matches = _find(row["image"], [*originals, *optional]) if row["image"] else [""]
+        if not matches:
+            faults.append(f"{path}: {row['image']} is not among the images; correct or remove the row")
+        elif len(matches) > 1:
+            faults.append(f"{path}: {row['image']} fits {' and '.join(matches[:3])}; give the path in the folder")
+        elif matches[0] and found.setdefault(matches[0], row[column]) != row[column]:
+            faults.append(f"{path}: {row['image']} has two values of {column}; keep one")
+    if rows:
+        faults += [f"{path}: no row for image {original}; add it" for original in originals if original not in found]
+    return {key: value for key, value in found.items() if key}, faults
+
+
+def read_patients(
+    path: str | Path, originals: Sequence[str], optional: Sequence[str] = ()
+) -> tuple[dict[str, str], list[str]]:
+    """Read which patient each image is of.
+
+    Args:
+        path: a CSV file with columns ``image`` (path in the source, file name, or its stem) and ``patient``.
+        originals: the images that must be in it, as paths relative to the source.
+        optional: images that may be.
+
+    Returns:
+        Patient by image; and faults.
+    """
+    return _match_table(Path(path), "patient", originals, optional)
+
+
+def is_folders(source: str | Path) -> bool:
+    """Tell whether a source has an ``images`` and a ``masks`` (or ``labels``) folder."""
+    source = Path(source)
+    return (source / "images").is_dir() and any((source / name).is_dir() for name in _MASK_FOLDERS)
+
+
+def _with_subfolders(folder: Path) -> tuple[list[tuple[str, Path]], list[str]]:
+    """Images of a folder and of the folders in it, each with that folder's name; and faults."""
+    subfolders = sorted(p.name for p in folder.iterdir() if p.is_dir() and not p.name.startswith("."))
+    found, faults = [], []
+    for name in ["", *subfolders]:
+        found += [(name, path) for path in list_images(folder / name)]
+        faults += refused_files(folder / name)
+    return found, faults
+
+
+def scan_folders(source: str | Path) -> tuple[list[Case], list[str]]:
+    """Find the cases of a source with ``images`` and ``masks`` folders.
+
+    A mask belongs to the image of its stem, less ``_mask``, ``_seg``, ``_segmentation`` or ``_label`` and a number; in
+    the same class folder, or directly in ``masks``. An image of class ``normal`` needs no mask.
+
+    Args:
+        source: the folder that has them.
+
+    Returns:
+        Cases sorted by ``original``; and faults, a line each, with the file.
+    """
+    source = Path(source)
+    images, faults = _with_subfolders(source / "images")
+    classes = {path.relative_to(source).as_posix(): name or "lesion" for name, path in images}
+    table = next((source / name for name in _TABLES if (source / name).is_file()), None)
+    if table and not any(name for name, _ in images):
+        told, wrong = _match_table(table, "class", sorted(classes))
+        classes.update(told)
+        faults += wrong
+    stems = {(name, image_stem(path)): path for name, path in images}
+    masks: dict[Path, list[Path]] = {path: [] for _, path in images}
+    for folder in (source / name for name in _MASK_FOLDERS if (source / name).is_dir()):
+        found, wrong = _with_subfolders(folder)
+        faults += wrong
+        for name, mask in found:
+            wanted = (image_stem(mask), _POSTFIX.sub("", image_stem(mask)))
+            fits = {stems[name, stem] for stem in wanted if (name, stem) in stems}
+            fits = fits or ({path for (_, stem), path in stems.items() if stem in wanted} if not name else set())
+            if len(fits) == 1:
+                masks[fits.pop()].append(mask)
+            elif fits:
+                faults.append(f"{mask}: fits {' and '.join(map(str, sorted(fits)[:3]))}; put it in a class folder")
+            else:
+                faults.append(f"{mask}: a mask without an image; add {source / 'images' / name / (wanted[1] + '.*')}")
+    cases = []
+    for _, path in images:
+        original = path.relative_to(source).as_posix()
+        if not masks[path] and classes[original] != "normal":
+            faults.append(f"{path}: an image without a mask; add {source / 'masks' / path.name}, or remove it")
+        cases.append(Case(path, tuple(masks[path]), classes[original], original))
+    return sorted(cases, key=lambda case: case.original), faults

@@ -1,0 +1,81 @@
+"""From a dataset to the items that each workflow reads."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from mgcc_monai.data.datalist import FILE_NAME
+from mgcc_monai.data.phantom import write_phantoms
+from mgcc_monai.data.reader import list_images, refused_files
+from mgcc_monai.errors import MGCCError, raise_faults
+
+__all__ = ["embedded_phantoms", "evaluation_items", "images_to_segment", "unlabeled_items"]
+
+_EVALUATED = ("validation", "test")
+
+
+def unlabeled_items(datalist: Mapping[str, Any], lists: Sequence[str]) -> list[dict[str, str]]:
+    """Return the images of some lists without their labels, for the unlabelled stream.
+
+    Args:
+        datalist: what :func:`mgcc_monai.data.load_datalist` returns.
+        lists: names out of "unlabeled", "training" and "normal".
+
+    Raises:
+        MGCCError: when a name is another; images of validation and test never train.
+    """
+    for name in lists:
+        if name not in ("unlabeled", "training", "normal"):
+            raise MGCCError(f"unlabeled_lists: '{name}' cannot be trained on; give unlabeled, training or normal.")
+    return [{"image": item["image"]} for name in lists for item in datalist[name]]
+
+
+def evaluation_items(datalist: Mapping[str, Any], name: str) -> list[dict[str, Any]]:
+    """Return the labelled images of a list and, behind them, those of ``normal``, each with its list's name.
+
+    Args:
+        datalist: what :func:`mgcc_monai.data.load_datalist` returns.
+        name: "test" or "validation".
+
+    Raises:
+        MGCCError: when the name is another or the list is empty.
+    """
+    if name not in _EVALUATED:
+        raise MGCCError(f"--evaluate_list {name}: give one of {', '.join(_EVALUATED)}.")
+    if not datalist[name]:
+        raise MGCCError(f"list '{name}': empty, so there is nothing to evaluate; prepare more images.")
+    keys = ("image", "label", "class", "group", "original")
+    return [{**{key: item[key] for key in keys}, "list": part} for part in (name, "normal") for item in datalist[part]]
+
+
+def images_to_segment(folder: str | Path) -> list[Path]:
+    """Return the images of a folder, or of its ``images`` where it is a prepared dataset.
+
+    Raises:
+        MGCCError: when the folder does not exist, holds videos or DICOM files, or no image.
+    """
+    path = Path(folder)
+    if path.is_file():
+        raise MGCCError(f"--dataset_dir {folder}: is a file; give the folder of images.")
+    if not path.is_dir():
+        raise MGCCError(f"--dataset_dir {folder}: there is no such folder; give one with images.")
+    if (path / FILE_NAME).is_file() and (path / "images").is_dir():
+        path = path / "images"
+    raise_faults(refused_files(path), str(path))
+    images = list_images(path)
+    if not images:
+        raise MGCCError(f"{path}: holds no image (PNG, JPEG, BMP, TIFF or NIfTI); give a folder with images.")
+    return images
+
+
+def embedded_phantoms(output_dir: str | Path) -> str:
+    """Return the dataset that needs no download: 200 phantoms in ``output_dir``, made the first time.
+
+    A quarter of the training images keep their labels, so that both streams have images.
+    """
+    folder = Path(output_dir) / "phantoms"
+    if not (folder / FILE_NAME).is_file():
+        write_phantoms(str(folder), count=200, seed=0, label_fraction=0.25)
+    return str(folder)

@@ -1,0 +1,295 @@
+"""From a folder as found to a dataset: everything is read and checked first, and written only if all is well."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import unicodedata
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+from tqdm import tqdm
+
+from mgcc_monai.data import busi, folders
+from mgcc_monai.data.datalist import ALL_LISTS, FILE_NAME, find_dataset, image_sha256, load_datalist, write_dataset
+from mgcc_monai.data.duplicates import duplicate_groups, join_groups, thumbnail
+from mgcc_monai.data.folders import Case
+from mgcc_monai.data.reader import image_stem, list_images, read_image, read_mask, refused_files
+from mgcc_monai.data.splits import check_options, draw_lists
+from mgcc_monai.errors import MGCCError, raise_faults
+
+__all__ = ["describe", "prepare", "split"]
+
+
+@dataclass
+class _Entry:
+    """An image read: its item of dataset.json, its files' bytes, and what is worked out from its pixels."""
+
+    item: dict[str, Any]
+    image: bytes
+    label: bytes | None
+    thumbnail: np.ndarray = field(repr=False)
+
+
+def _png(pixels: np.ndarray) -> bytes:
+    buffer = BytesIO()
+    Image.fromarray(pixels).save(buffer, "PNG", compress_level=3)
+    return buffer.getvalue()
+
+
+def _scan(source: Path) -> tuple[list[Case], list[str]]:
+    if not source.is_dir():
+        raise MGCCError(f"{source}: no such folder; check the path of --source")
+    for recognised, scan in ((folders.is_folders, folders.scan_folders), (busi.is_busi, busi.scan_busi)):
+        if recognised(source):
+            cases, faults = scan(source)
+            return cases, faults or ([] if cases else [f"{source}: no images in it; check the path of --source"])
+    what = "neither layout that is known" if any(source.iterdir()) else "an empty folder"
+    raise MGCCError(f"{source}: {what}; arrange it as one of\n{busi.LAYOUT}\n{folders.LAYOUT}")
+
+
+def _read_case(case: Case, labelled: bool = True) -> tuple[_Entry | None, list[str]]:
+    """Read a case; a normal one is one whose masks are empty."""
+    faults, pixels, masks = [], None, []
+    try:
+        pixels = read_image(case.image)
+        if pixels.min() == pixels.max():
+            faults.append(f"{case.image}: every pixel is {pixels.min()}; export it again or remove it")
+    except MGCCError as error:
+        faults.append(str(error))
+    for path in case.masks:
+        try:
+            masks.append(read_mask(path))
+        except MGCCError as error:
+            faults.append(str(error))
+            continue
+        if pixels is not None and masks[-1].shape != pixels.shape:
+            (mask_height, mask_width), (height, width) = masks[-1].shape, pixels.shape
+            sizes = f"{mask_width} x {mask_height} pixels, but its image {case.image.name} is {width} x {height}"
+            faults.append(f"{path}: {sizes}; give both the same size")
+    if faults:
+        return None, faults
+    item = {"class": case.class_name, "source": "real", "original": case.original, "sha256": image_sha256(pixels)}
+    if not labelled:
+        return _Entry(item, _png(pixels), None, thumbnail(pixels)), []
+    mask = np.any([np.zeros_like(pixels), *masks], axis=0).astype(np.uint8)
+    if mask.any() and case.class_name == "normal":
+        return None, [f"{case.image}: of class normal, but its mask is not empty; correct the class or the mask"]
+    item |= {"class": case.class_name if mask.any() else "normal", "label_sha256": image_sha256(mask)}
+    return _Entry(item, _png(pixels), _png(mask * 255), thumbnail(pixels)), []
+
+
+def _read_all(source: Path, unlabeled: Path | None, groups: Path | None) -> tuple[list[_Entry], dict[str, str]]:
+    """Read all that there is, once; raise all that is wrong, at once. Gives the images by name, and their patients."""
+    cases, faults = _scan(source)
+    extra: list[Case] = []
+    if unlabeled is not None:
+        if not unlabeled.is_dir():
+            raise MGCCError(f"{unlabeled}: no such folder; check the path of --unlabeled")
+        extra = [Case(path, (), "unknown", f"unlabeled/{path.name}") for path in list_images(unlabeled)]
+        faults += refused_files(unlabeled) + ([] if extra else [f"{unlabeled}: no images in it; check --unlabeled"])
+    originals = [case.original for case in cases]
+    patients: dict[str, str] = {}
+    if groups is not None:
+        patients, wrong = folders.read_patients(groups, originals, [case.original for case in extra])
+        faults += wrong
+    entries = []
+    for case in tqdm([*cases, *extra], desc="reading", unit="image", disable=None):
+        entry, wrong = _read_case(case, labelled=case not in extra)
+        faults += wrong
+        entries += [entry] if entry else []
+    raise_faults(faults, str(source))
+    return sorted(entries, key=lambda entry: entry.item["original"]), patients
+
+
+def _name_files(entries: Sequence[_Entry]) -> None:
+    """Give each item plain ASCII file names, made from the original's; a number follows where two would be equal."""
+    taken: set[str] = set()
+    for entry in entries:
+        plain = unicodedata.normalize("NFKD", image_stem(entry.item["original"])).encode("ascii", "ignore").decode()
+        stem = re.sub(r"[^A-Za-z0-9_]+", "-", plain).strip("-") or "image"
+        tries = (stem if number == 1 else f"{stem}-{number}" for number in range(1, len(entries) + 2))
+        name = next(name for name in tries if name.lower() not in taken)
+        taken.add(name.lower())
+        files = {"image": f"images/{name}.png"} | ({"label": f"labels/{name}.png"} if entry.label else {})
+        entry.item = files | entry.item
+
+
+def _check_output(output: Path, overwrite: bool, sources: Sequence[Path | None]) -> None:
+    if output.exists() and not output.is_dir():
+        raise MGCCError(f"{output}: is a file; give a folder as --output")
+    for source in sources:
+        if source is not None and source.resolve().is_relative_to(output.resolve()):
+            raise MGCCError(f"{output}: holds {source}, which is read; give another folder as --output")
+    if output.is_dir() and any(output.iterdir()):
+        if not overwrite:
+            raise MGCCError(f"{output}: is not empty; give another folder as --output, or --overwrite")
+        if not (output / FILE_NAME).is_file():
+            raise MGCCError(f"{output}: not a dataset (no {FILE_NAME}), so it is not overwritten; remove it yourself")
+
+
+def _put(temporary: Path, output: Path) -> None:
+    """Let a finished folder take the place of another; the old one goes last."""
+    old = output.with_name(f".{output.name}.{os.getpid()}.old")
+    if output.exists():
+        output.rename(old)
+    try:
+        temporary.rename(output)
+    except OSError:
+        if old.exists():
+            old.rename(output)
+        raise
+    shutil.rmtree(old, ignore_errors=True)
+
+
+def prepare(
+    source: str,
+    output: str,
+    label_fraction: float = 1.0,
+    protocol: str = "strict",
+    split_seed: int = 0,
+    groups: str | None = None,
+    unlabeled: str | None = None,
+    name: str | None = None,
+    overwrite: bool = False,
+    normals_as_unlabeled: bool = False,
+) -> dict[str, Any]:
+    """Make a dataset from a BUSI tree as downloaded, or from folders ``images`` and ``masks``.
+
+    All is read and checked first; whatever is wrong is told at once, and then nothing is written.
+
+    Args:
+        source: the folder with the images and masks.
+        output: the dataset's folder; made in one step.
+        label_fraction: share of the training images that keep their labels, over 0 and up to 1; the others are used
+            as unlabelled.
+        protocol: ``strict``: 70/10/20 by group of near-duplicates and patients, validation chooses and test is read
+            once; ``published``: 70/30 by image, chosen and reported on the same 30 %.
+        split_seed: seed of the split and of the choice of labels.
+        groups: a CSV file with columns image and patient; a patient's images stay in one list.
+        unlabeled: a folder with further images without masks; near-duplicates of held-out images are left out.
+        name: the dataset's name; by default the output folder's.
+        overwrite: replace the dataset that is there.
+        normals_as_unlabeled: use images without a lesion as unlabelled too; their false-positive rate is then not
+            that of images never seen.
+
+    Returns:
+        A summary: ``path``, ``hash``, ``counts`` by list and class, ``groups``, ``duplicates``, ``left_out``.
+
+    Raises:
+        MGCCError: if an option or the data are wrong; every fault is listed, with its file.
+    """
+    options: dict[str, Any] = {"label_fraction": label_fraction, "protocol": protocol, "split_seed": split_seed}
+    check_options(**options, overwrite=overwrite, normals_as_unlabeled=normals_as_unlabeled)
+    target, inputs = Path(str(output)), [None if p is None else Path(str(p)) for p in (source, unlabeled, groups)]
+    _check_output(target, bool(overwrite), inputs)
+    entries, patients = _read_all(*inputs)
+    labels = duplicate_groups([entry.thumbnail for entry in entries])
+    joined = join_groups(labels, [patients.get(entry.item["original"]) for entry in entries])
+    _name_files(entries)
+    for entry, group in zip(entries, joined, strict=True):
+        entry.item["group"] = group
+    options["normals_as_unlabeled"] = bool(normals_as_unlabeled)
+    lists = draw_lists([entry.item for entry in entries], **options)
+    temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
+    try:
+        for folder in ("images", "labels"):
+            (temporary / folder).mkdir(parents=True)
+        for entry in entries:
+            (temporary / entry.item["image"]).write_bytes(entry.image)
+            if entry.label:
+                (temporary / entry.item["label"]).write_bytes(entry.label)
+        write_dataset(temporary, lists, name=str(name or target.resolve().name), **options)
+        _put(temporary, target)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+    sizes = Counter(labels)
+    return _summary(target / FILE_NAME) | {"duplicates": sum(sizes[label] > 1 for label in labels)}
+
+
+def split(
+    dataset_dir: str, output_json: str, label_fraction: float = 1.0, protocol: str = "strict", split_seed: int = 0
+) -> dict[str, Any]:
+    """Make another dataset file over the images of a dataset: another seed, protocol or share of labels.
+
+    Args:
+        dataset_dir: the dataset's folder, or its file.
+        output_json: the file to write, in the dataset's folder, as ``data/busi/dataset_seed1.json``.
+        label_fraction: share of the training images that keep their labels, over 0 and up to 1.
+        protocol: ``strict`` or ``published``, as in ``prepare``.
+        split_seed: seed of the split and of the choice of labels.
+
+    Returns:
+        A summary, as ``prepare`` gives it.
+
+    Raises:
+        MGCCError: if an option is wrong, the dataset is, or the file would lie outside its folder.
+    """
+    options: dict[str, Any] = {"label_fraction": label_fraction, "protocol": protocol, "split_seed": split_seed}
+    check_options(**options)
+    dataset, target = load_datalist(dataset_dir), Path(os.path.abspath(str(output_json)))
+    if target.suffix != ".json" or target.is_dir():
+        raise MGCCError(f"{target}: not the name of a .json file; give one as --output_json")
+    items: dict[str, dict[str, Any]] = {}
+    for item in (item for name in ALL_LISTS for item in dataset.get(name, [])):
+        items.setdefault(item["image"], {("label" if key == "withheld_label" else key): v for key, v in item.items()})
+    for item in items.values():
+        for key in {"image", "label"} & item.keys():
+            if not Path(item[key]).is_relative_to(target.parent):
+                raise MGCCError(f"{target}: not in the dataset's folder; give a file beside {FILE_NAME}")
+            item[key] = Path(item[key]).relative_to(target.parent).as_posix()
+    options["normals_as_unlabeled"] = bool(dataset.get("normals_as_unlabeled", False))
+    kept = {key: dataset[key] for key in ("name", "description") if key in dataset}
+    write_dataset(target.parent, draw_lists(list(items.values()), **options), target.name, **kept, **options)
+    return _summary(target)
+
+
+def _summary(file: Path) -> dict[str, Any]:
+    dataset = load_datalist(file)
+    counts = {name: dict(Counter(item["class"] for item in dataset.get(name, []))) for name in ALL_LISTS}
+    images = {item["image"]: item["group"] for name in ALL_LISTS for item in dataset.get(name, [])}
+    sizes = Counter(images.values())
+    return {
+        "path": str(file),
+        "hash": dataset["hash"],
+        "images": len(images),
+        "groups": len(sizes),
+        "sharing": sum(size for size in sizes.values() if size > 1),
+        "left_out": len(dataset.get("left_out", [])),
+        "counts": counts,
+    }
+
+
+def describe(dataset_dir: str) -> str:
+    """Tell in a table what a dataset holds.
+
+    Args:
+        dataset_dir: the dataset's folder, or its file.
+
+    Returns:
+        Lines: images by list and class, groups, protocol, path.
+    """
+    file = find_dataset(dataset_dir)
+    dataset, summary = load_datalist(file), _summary(file)
+    counts = {name: count for name, count in summary["counts"].items() if count}
+    classes = sorted({name for count in counts.values() for name in count})
+    rows = [("list", "images", *classes)]
+    rows += [(name, sum(count.values()), *(count.get(c, 0) for c in classes)) for name, count in counts.items()]
+    lines = [f"{row[0]:<12}" + "".join(f"{cell:>12}" for cell in row[1:]) for row in rows]
+    if summary["left_out"]:
+        lines.append("left_out: unlabelled images that are near-duplicates of validation or test; not trained on")
+    if dataset["protocol"] == "published":
+        lines.append("published: validation and test are the same images, and groups are not kept apart")
+    lines.append(
+        f"{summary['images']} images in {summary['groups']} groups; {summary['sharing']} are not alone in theirs"
+    )
+    options = ("protocol", "split_seed", "label_fraction")
+    lines.append(", ".join(f"{key} {dataset[key]}" for key in options if key in dataset))
+    return "\n".join([*lines, f"hash {summary['hash']}", str(file)])

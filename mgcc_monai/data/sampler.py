@@ -1,0 +1,122 @@
+"""Which image comes when: two streams that cycle by themselves, as pure functions of (seed, epoch)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch.distributed as dist
+from monai.data import CacheDataset, DataLoader
+from torch.utils.data import Sampler
+
+from mgcc_monai.errors import MGCCError
+
+__all__ = ["CyclicSampler", "ReplayableDataset", "TwoStreamLoader"]
+
+
+class CyclicSampler(Sampler[tuple[int, int]]):
+    """Go through a list again and again, in a new order each time, a fixed number of images an epoch.
+
+    The k-th image ever drawn is element ``k mod n`` of a permutation that depends on (seed, ``k div n``) alone. So no
+    image comes twice before every other came once, epochs need not divide the list, and a run that starts at any
+    epoch goes on as one that was never stopped. In a distributed run the ranks take turns, a batch each.
+
+    Args:
+        size: number of images in the list.
+        batch_size: images a batch on this rank.
+        batches: batches an epoch.
+        seed: seed of the order.
+        stream: number of the stream, so that two streams of one seed differ.
+
+    Raises:
+        MGCCError: when the list is empty, or shorter than one batch over all ranks.
+    """
+
+    def __init__(self, size: int, batch_size: int, batches: int, seed: int = 0, stream: int = 0) -> None:
+        self.size, self.batch_size, self.batches = int(size), int(batch_size), int(batches)
+        self.seed, self.stream, self.epoch = int(seed), int(stream), 0
+        self.rank, self.ranks = (dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else (0, 1)
+        if self.size < self.batch_size * self.ranks:
+            raise MGCCError(
+                f"A list of {self.size} images cannot fill a batch of {self.batch_size * self.ranks}; "
+                "lower the batch size or add images."
+            )
+
+    def set_epoch(self, epoch: int) -> None:
+        """Set the epoch, counted from 0, whose images the next iteration gives."""
+        self.epoch = int(epoch)
+
+    def __len__(self) -> int:
+        return self.batches * self.batch_size
+
+    def __iter__(self) -> Iterator[tuple[int, int]]:
+        """Give pairs (index in the list, seed of this drawing's augmentation)."""
+        cycle, order = -1, np.empty(0, dtype=np.int64)
+        for batch in range(self.epoch * self.batches, (self.epoch + 1) * self.batches):
+            first = (batch * self.ranks + self.rank) * self.batch_size
+            for position in range(first, first + self.batch_size):
+                if position // self.size != cycle:
+                    cycle = position // self.size
+                    order = np.random.default_rng([self.seed, self.stream, cycle]).permutation(self.size)
+                draw = np.random.SeedSequence([self.seed, self.stream, position]).generate_state(1)[0]
+                yield int(order[position % self.size]), int(draw)
+
+
+class ReplayableDataset(CacheDataset):
+    """A cached dataset whose random transforms depend on the drawing alone, not on workers or on what came before.
+
+    It is indexed by a number, as every dataset, or by a pair (number, seed) of a :class:`CyclicSampler`.
+
+    Args:
+        data: list of items.
+        transform: transforms; those before the first random one are cached.
+        cache_num: items to keep in memory at most.
+        progress: show a progress bar while caching.
+    """
+
+    def __init__(
+        self, data: Sequence[Any], transform: Any = None, cache_num: int = 2000, progress: bool = False
+    ) -> None:
+        super().__init__(data=data, transform=transform, cache_num=cache_num, num_workers=1, progress=progress)
+
+    def __getitem__(self, index: Any) -> Any:
+        """Return the item; with a pair, as the seed draws it."""
+        if isinstance(index, tuple):
+            index, seed = index
+            self.transform.set_random_state(seed=seed)
+        return super().__getitem__(index)
+
+
+class TwoStreamLoader:
+    """Batches of two loaders side by side: ``image`` and ``label``, and ``unlabeled_image``.
+
+    Each loader has a :class:`CyclicSampler` over the same number of batches, so their lists and batch sizes are free.
+
+    Args:
+        labeled: loader of items with ``image`` and ``label``.
+        unlabeled: loader of items with ``image``; None for supervised training.
+
+    Raises:
+        ValueError: when the loaders give different numbers of batches.
+    """
+
+    def __init__(self, labeled: DataLoader, unlabeled: DataLoader | None = None) -> None:
+        if unlabeled is not None and len(labeled) != len(unlabeled):
+            raise ValueError(f"The streams have {len(labeled)} and {len(unlabeled)} batches an epoch; they must agree.")
+        self.loaders = [loader for loader in (labeled, unlabeled) if loader is not None]
+
+    def set_epoch(self, epoch: int) -> None:
+        """Set the epoch, counted from 0, of both streams; in force from the next iteration over the loader."""
+        for loader in self.loaders:
+            loader.sampler.set_epoch(epoch)
+
+    def __len__(self) -> int:
+        return len(self.loaders[0])
+
+    def __iter__(self) -> Iterator[Mapping[str, Any]]:
+        for labeled, *unlabeled in zip(*self.loaders):
+            batch = dict(labeled)
+            for other in unlabeled:
+                batch["unlabeled_image"] = other["image"]
+            yield batch

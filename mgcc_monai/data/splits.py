@@ -1,0 +1,225 @@
+"""Drawing lists of images: by group and stratified by class, the same on any machine and any order of files.
+
+Every draw is a function of the seed and of the records sorted by key, and of nothing else.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from mgcc_monai.errors import MGCCError, raise_faults
+
+__all__ = [
+    "FRACTIONS",
+    "PROTOCOLS",
+    "Record",
+    "check_options",
+    "draw_lists",
+    "label_subset",
+    "published_split",
+    "split_groups",
+]
+
+FRACTIONS = (0.7, 0.1, 0.2)
+PROTOCOLS = ("strict", "published")
+
+_LISTS = ("training", "validation", "test")
+_HELD_OUT = ("validation", "test")
+_SPLIT, _PUBLISHED, _LABELS = 1, 2, 3  # a stream of random numbers for each kind of draw
+
+
+class Record(NamedTuple):
+    """What a draw knows of an image.
+
+    Args:
+        key: its unique name.
+        class_name: its class.
+        group: its group of near-duplicates and patients.
+    """
+
+    key: str
+    class_name: str
+    group: str
+
+
+def _shuffled(names: Sequence[str], *seed: int) -> list[str]:
+    """Shuffle what is sorted first."""
+    return np.random.default_rng(seed).permutation(np.array(sorted(names), dtype=object)).tolist()
+
+
+def _by_class(records: Sequence[Record], *seed: int) -> Iterator[list[list[str]]]:
+    """For each class in order of name, its groups in a random order, each a sorted list of keys.
+
+    A group is of the class that most of its images have; of the first by name where that is a tie.
+    """
+    groups: dict[str, list[Record]] = {}
+    for record in sorted(records):
+        groups.setdefault(record.group, []).append(record)
+    classes: dict[str, dict[str, list[str]]] = {}
+    for members in groups.values():
+        keys = [record.key for record in members]
+        counts = Counter(record.class_name for record in members)
+        majority = min(counts, key=lambda name: (-counts[name], name))
+        classes.setdefault(majority, {})[keys[0]] = keys
+    for number, name in enumerate(sorted(classes)):
+        yield [classes[name][first] for first in _shuffled(list(classes[name]), *seed, number)]
+
+
+def split_groups(
+    records: Sequence[Record], fractions: Sequence[float] = FRACTIONS, seed: int = 0
+) -> dict[str, list[str]]:
+    """Split by group, stratified by class: the ``strict`` protocol.
+
+    The groups of a class come in random order, and each goes whole to the list that lacks most images, so that a
+    list's share of a class is off by less than two of its largest groups.
+
+    Args:
+        records: the images, in any order.
+        fractions: shares of training, validation and test, which add up to 1.
+        seed: of the draw.
+
+    Returns:
+        Sorted keys for each of ``training``, ``validation`` and ``test``.
+
+    Raises:
+        MGCCError: if there are too few groups, so that a list stays empty.
+        ValueError: if the fractions do not add up to 1.
+    """
+    if len(fractions) != len(_LISTS) or min(fractions) < 0 or not np.isclose(sum(fractions), 1):
+        raise ValueError(f"fractions must be three shares that add up to 1, got {tuple(fractions)}")
+    lists: dict[str, list[str]] = {name: [] for name in _LISTS}
+    for groups in _by_class(records, seed, _SPLIT):
+        lacking = np.array(fractions) * sum(map(len, groups))
+        for keys in groups:
+            chosen = int(np.argmax(lacking.round(9)))
+            lacking[chosen] -= len(keys)
+            lists[_LISTS[chosen]] += keys
+    for name, fraction in zip(_LISTS, fractions, strict=True):
+        if fraction > 0 and not lists[name]:
+            count = len({record.group for record in records})
+            raise MGCCError(f"{len(records)} images in {count} groups are too few: {name} stays empty; add images")
+    return {name: sorted(keys) for name, keys in lists.items()}
+
+
+def published_split(records: Sequence[Record], seed: int = 0) -> dict[str, list[str]]:
+    """Split 70/30 by image, stratified by class, with validation and test the same 30 %: the ``published`` protocol.
+
+    Groups are not looked at, and the figures are reported on the images that chose the weights. That leaks, and is
+    how the paper's released code does it; use it only to compare with published figures.
+
+    Args:
+        records: the images, in any order.
+        seed: of the draw.
+
+    Returns:
+        Sorted keys for each of ``training``, ``validation`` and ``test``.
+
+    Raises:
+        MGCCError: if there are too few images, so that a list stays empty.
+    """
+    by_image = [record._replace(group=record.key) for record in records]
+    training: list[str] = []
+    for images in _by_class(by_image, seed, _PUBLISHED):
+        training += [key for (key,) in images[round(0.3 * len(images)) :]]
+    test = sorted({record.key for record in records} - set(training))
+    if not training or not test:
+        raise MGCCError(f"{len(records)} images are too few to be split 70/30 within their classes; add images")
+    return {"training": sorted(training), "validation": test, "test": list(test)}
+
+
+def label_subset(training: Sequence[Record], fraction: float, seed: int = 0) -> list[str]:
+    """Choose the training images that keep their labels, by group and stratified by class.
+
+    The choice is nested: with one seed a smaller fraction's images are among a larger one's.
+
+    Args:
+        training: the training images, in any order.
+        fraction: the share to keep, in (0, 1]; at least one group a class is kept.
+        seed: of the draw.
+
+    Returns:
+        Sorted keys.
+
+    Raises:
+        MGCCError: if the fraction is not in (0, 1].
+    """
+    if not 0 < fraction <= 1:
+        raise MGCCError(f"label_fraction is {fraction}; give a number over 0 and up to 1")
+    kept: list[str] = []
+    for groups in _by_class(training, seed, _LABELS):
+        counts = np.cumsum([len(keys) for keys in groups])
+        nearest = int(np.argmin(np.abs(counts - fraction * counts[-1])))
+        kept += [key for keys in groups[: nearest + 1] for key in keys]
+    return sorted(kept)
+
+
+def check_options(label_fraction: float, protocol: str, split_seed: int, **switches: bool) -> None:
+    """Check the options of a draw, and switches that are to be True or False.
+
+    Raises:
+        MGCCError: if one is wrong; all that are wrong are listed.
+    """
+    faults = []
+    if isinstance(label_fraction, bool) or not isinstance(label_fraction, (int, float)) or not 0 < label_fraction <= 1:
+        faults.append(f"label_fraction is {label_fraction!r}; give a number over 0 and up to 1")
+    if protocol not in PROTOCOLS:
+        faults.append(f"protocol is {protocol!r}; give one of {', '.join(PROTOCOLS)}")
+    if isinstance(split_seed, bool) or not isinstance(split_seed, int) or split_seed < 0:
+        faults.append(f"split_seed is {split_seed!r}; give a whole number from 0 on")
+    faults += [f"{name} is {value!r}; give True or False" for name, value in switches.items() if value not in (0, 1)]
+    raise_faults(faults, "options")
+
+
+def draw_lists(
+    items: Sequence[Mapping[str, Any]],
+    label_fraction: float = 1.0,
+    protocol: str = "strict",
+    split_seed: int = 0,
+    normals_as_unlabeled: bool = False,
+) -> dict[str, list[dict[str, Any]]]:
+    """Put a dataset's items into lists.
+
+    Args:
+        items: items of ``dataset.json``, in any order, with every label that is known; one of class ``normal`` has an
+            empty label, one without a label goes to ``unlabeled``.
+        label_fraction: share of the training images that keep their labels.
+        protocol: ``strict`` or ``published``.
+        split_seed: of the draws.
+        normals_as_unlabeled: put normal images also to ``unlabeled``.
+
+    Returns:
+        Items by list. What is unlabelled or normal and has the group of a held-out image is not trained on: such
+        unlabelled images stand in ``left_out``.
+
+    Raises:
+        MGCCError: if there are too few images or groups.
+    """
+    by_image = {item["image"]: dict(item) for item in sorted(items, key=lambda item: item["image"])}
+    normal = [item for item in by_image.values() if "label" in item and item["class"] == "normal"]
+    extra = [item for item in by_image.values() if "label" not in item]
+    records = [
+        Record(image, item["class"], item["group"])
+        for image, item in by_image.items()
+        if "label" in item and item["class"] != "normal"
+    ]
+    draw = split_groups if protocol == "strict" else published_split
+    keys = draw(records, seed=split_seed)
+    training = [record for record in records if record.key in set(keys["training"])]
+    labelled = set(label_subset(training, label_fraction, split_seed))
+    lists = {name: [by_image[key] for key in keys[name]] for name in _HELD_OUT}
+    lists["training"] = [by_image[key] for key in sorted(labelled)]
+    held_out = {item["group"] for name in _HELD_OUT for item in lists[name]}
+    more = extra + (normal if normals_as_unlabeled else [])
+    lists["unlabeled"] = [
+        {("withheld_label" if key == "label" else key): value for key, value in item.items()}
+        for item in (
+            *(by_image[record.key] for record in training if record.key not in labelled),
+            *(item for item in more if item["group"] not in held_out),
+        )
+    ]
+    lists["left_out"] = [item for item in extra if item["group"] in held_out]
+    return lists | {"normal": normal}

@@ -1,0 +1,48 @@
+"""The one kind of error that a user can cause."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+__all__ = ["MGCCError", "raise_faults"]
+
+_SHOWN = 50
+
+
+class MGCCError(SystemExit):
+    """A mistake in data, options or weights, told in plain lines.
+
+    It derives from ``SystemExit`` so that, raised anywhere below ``python -m monai.bundle run`` or
+    ``python -m mgcc_monai``, it ends the process with exit code 1 and prints its message and nothing else. MONAI and
+    ignite wrap or log every ``Exception``; they let this one through.
+
+    Args:
+        message: what was found, where, and what to do about it. One line a fault.
+    """
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message)
+        self.message = message
+
+    def __str__(self) -> str:
+        return self.message
+
+
+def raise_faults(faults: Sequence[str], where: str = "") -> None:
+    """Raise one :class:`MGCCError` that lists every fault, a line each; do nothing when there is none.
+
+    Args:
+        faults: messages, each with the file, what is wrong and what to do.
+        where: what was examined, for the heading over several faults.
+
+    Raises:
+        MGCCError: if ``faults`` is not empty.
+    """
+    if not faults:
+        return
+    if len(faults) == 1:
+        raise MGCCError(faults[0])
+    shown = [f"  {fault}" for fault in faults[:_SHOWN]]
+    if len(faults) > _SHOWN:
+        shown.append(f"  ... and {len(faults) - _SHOWN} more")
+    raise MGCCError("\n".join([f"{where + ': ' if where else ''}{len(faults)} faults:", *shown]))

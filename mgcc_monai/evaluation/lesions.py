@@ -1,0 +1,138 @@
+"""What was found in each image, as a table: place, size and probability of every lesion."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from ignite.engine import Engine, Events
+from skimage.measure import label as connected_components
+from skimage.measure import regionprops
+
+from mgcc_monai.evaluation.cases import gather, image_name, is_main_process, items_of, pixel_spacing, to_hw, write_table
+
+__all__ = ["COLUMNS", "LesionTableHandler", "lesion_rows", "measure_lesions"]
+
+COLUMNS = (
+    *("image", "width", "height", "lesions", "lesion", "area_pixels", "area_fraction", "x", "y"),
+    *("box_width", "box_height", "mean_probability", "area_mm2"),
+)
+
+
+def measure_lesions(
+    mask: np.ndarray, spacing: Sequence[float] | None = None, prob: np.ndarray | None = None
+) -> list[dict[str, Any]]:
+    """Area and bounding box of every lesion, an 8-connected component, the largest first.
+
+    Args:
+        mask: HW, nonzero is lesion.
+        spacing: (row, column) size of a pixel in mm.
+        prob: HW probabilities, for the mean inside each lesion.
+
+    Returns:
+        A dictionary a lesion: lesion (1, 2, ...), area_pixels, area_fraction (of the image), x, y (left and top pixel
+        of its box), box_width, box_height in pixels, mean_probability and area_mm2 (NaN where unknown).
+
+    Raises:
+        ValueError: if the mask is not HW, or the probabilities are of another shape.
+    """
+    mask = np.asarray(mask, dtype=bool)
+    if mask.ndim != 2 or (prob is not None and np.shape(prob) != mask.shape):
+        raise ValueError(f"mask must be HW, and prob the same, but they have {mask.shape} and {np.shape(prob)}.")
+    pixel = float("nan") if spacing is None else float(spacing[0]) * float(spacing[1])
+    found = []
+    for region in regionprops(connected_components(mask, connectivity=2), intensity_image=prob):
+        top, left, bottom, right = region.bbox
+        found.append(
+            {
+                "area_pixels": int(region.area),
+                "area_fraction": float(region.area) / mask.size,
+                "x": left,
+                "y": top,
+                "box_width": right - left,
+                "box_height": bottom - top,
+                "mean_probability": float("nan") if prob is None else float(region.intensity_mean),
+                "area_mm2": float(region.area) * pixel,
+            }
+        )
+    found.sort(key=lambda lesion: (-lesion["area_pixels"], lesion["y"], lesion["x"]))
+    return [{"lesion": number, **lesion} for number, lesion in enumerate(found, start=1)]
+
+
+def lesion_rows(
+    name: str, mask: np.ndarray, spacing: Sequence[float] | None = None, prob: np.ndarray | None = None
+) -> list[dict[str, Any]]:
+    """The lines of the table for one image: one a lesion, or one that says 0 lesions.
+
+    Args:
+        name: of the image.
+        mask: HW, nonzero is lesion.
+        spacing: (row, column) size of a pixel in mm.
+        prob: HW probabilities.
+    """
+    lesions = measure_lesions(mask, spacing, prob)
+    known = {"image": name, "width": mask.shape[1], "height": mask.shape[0], "lesions": len(lesions)}
+    none = {"lesion": 0, "area_pixels": 0, "area_fraction": 0.0, "area_mm2": 0.0 if spacing else None}
+    return [{**known, **lesion} for lesion in lesions or [none]]
+
+
+class LesionTableHandler:
+    """Writes a CSV of the lesions of all images at the end of an inference evaluator.
+
+    x and y count from the left and the top of the image as a viewer shows it.
+
+    Args:
+        output_dir: folder of the file.
+        filename: its name.
+        pred_key: mask (0 and 1) or probabilities, at the size to measure in.
+        prob_key: probabilities, where ``pred_key`` is already a mask; without them the mean probability stays empty.
+        threshold: a pixel is lesion where ``pred_key`` is at least this.
+        image_key: its meta data name the image.
+        data_root_dir: images are named by their path below it.
+    """
+
+    def __init__(
+        self,
+        output_dir: str,
+        filename: str = "lesions.csv",
+        pred_key: str = "pred",
+        prob_key: str = "prob",
+        threshold: float = 0.5,
+        image_key: str = "image",
+        data_root_dir: str = "",
+    ) -> None:
+        self.path = Path(output_dir) / filename
+        self.pred_key = pred_key
+        self.prob_key = prob_key
+        self.threshold = threshold
+        self.image_key = image_key
+        self.data_root_dir = data_root_dir
+        self._rows: dict[str, list[dict[str, Any]]] = {}
+
+    def attach(self, engine: Engine) -> None:
+        """Attach to an evaluator."""
+        engine.add_event_handler(Events.STARTED, self._start)
+        engine.add_event_handler(Events.ITERATION_COMPLETED, self._collect)
+        engine.add_event_handler(Events.COMPLETED, self._finish)
+
+    def _start(self, engine: Engine) -> None:
+        self._rows = {}
+
+    def _measure(self, item: Mapping[str, Any], name: str) -> list[dict[str, Any]]:
+        pred = to_hw(item[self.pred_key])
+        prob = to_hw(item[self.prob_key]) if item.get(self.prob_key) is not None else None
+        if prob is None and np.any((pred != 0) & (pred != 1)):
+            prob = pred
+        return lesion_rows(name, pred >= self.threshold, pixel_spacing(item), prob)
+
+    def _collect(self, engine: Engine) -> None:
+        for number, item in enumerate(items_of(engine), start=len(self._rows)):
+            name = image_name(item, self.data_root_dir, self.image_key) or f"image_{number:06d}"
+            self._rows[name] = self._measure(item, name)
+
+    def _finish(self, engine: Engine) -> None:
+        images = gather(self._rows)
+        if is_main_process():
+            write_table(self.path, COLUMNS, [row for name in sorted(images) for row in images[name]])

@@ -1,0 +1,186 @@
+"""Files of a training run: checkpoints to go on from, and the best weights with what is needed to use them."""
+
+from __future__ import annotations
+
+import json
+import logging
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from ignite.engine import Engine, Events
+
+from mgcc_monai.errors import MGCCError
+from mgcc_monai.security.weights import load_checkpoint, save_atomically, sha256, write_atomically
+
+__all__ = ["BestWeights", "ResumableCheckpoint", "install_weights"]
+
+logger = logging.getLogger(__name__)
+
+
+def is_main_process() -> bool:
+    """Return whether this process is the one that writes files."""
+    return not torch.distributed.is_initialized() or torch.distributed.get_rank() == 0
+
+
+class ResumableCheckpoint:
+    """Save all that training needs to go on, at the end of epochs, and go on from it when asked.
+
+    The file is another than the best weights; it holds the states of ``objects``, the trainer's progress and the
+    evaluator's best metric. It is written beside its place and moved into it, and the one before is kept.
+
+    Args:
+        folder: where the files ``checkpoint_epoch=N.pt`` lie.
+        objects: name to object with ``state_dict``: network, optimizer, lr_scheduler.
+        evaluator: the validation engine, whose best metric is kept too.
+        resume: start from the newest checkpoint.
+        interval: epochs between two saves; the last epoch is always saved.
+        keep: number of files kept.
+        device: device that tensors are read to.
+
+    Raises:
+        MGCCError: at the start, when ``resume`` is set and there is no checkpoint, or it is of another run.
+    """
+
+    def __init__(
+        self,
+        folder: str,
+        objects: Mapping[str, Any],
+        evaluator: Engine | None = None,
+        resume: bool = False,
+        interval: int = 1,
+        keep: int = 2,
+        device: str | torch.device = "cpu",
+    ) -> None:
+        self.folder = Path(folder)
+        self.objects = dict(objects)
+        self.evaluator = evaluator
+        self.resume = resume
+        self.interval = max(1, int(interval))
+        self.keep = max(1, int(keep))
+        self.device = device
+
+    def attach(self, engine: Engine) -> None:
+        """Attach to a trainer, behind the handlers whose work is to be saved."""
+        if self.resume:
+            engine.add_event_handler(Events.STARTED, self.load)
+        engine.add_event_handler(Events.EPOCH_COMPLETED, self)
+
+    def files(self) -> list[Path]:
+        """Return the checkpoints there are, oldest first."""
+        found = [(re.fullmatch(r"checkpoint_epoch=(\d+)\.pt", path.name), path) for path in self.folder.glob("*.pt")]
+        return [path for _, path in sorted((int(match[1]), path) for match, path in found if match)]
+
+    def __call__(self, engine: Engine) -> None:
+        """Save, if this epoch is one to save, and remove the files beyond those to keep."""
+        state = engine.state
+        if state.epoch % self.interval and state.epoch != state.max_epochs or not is_main_process():
+            return
+        content = {name: thing.state_dict() for name, thing in self.objects.items()}
+        content["progress"] = {
+            "iteration": state.iteration,
+            "epoch": state.epoch,
+            "epoch_length": state.epoch_length,
+        }
+        if self.evaluator is not None:
+            content["best"] = {
+                "metric": float(self.evaluator.state.best_metric),
+                "epoch": int(self.evaluator.state.best_metric_epoch),
+            }
+        save_atomically(content, self.folder / f"checkpoint_epoch={state.epoch}.pt")
+        for path in self.files()[: -self.keep]:
+            path.unlink()
+
+    def load(self, engine: Engine) -> None:
+        """Restore the newest checkpoint into the objects, the trainer and the evaluator."""
+        files = self.files()
+        if not files:
+            raise MGCCError(
+                f"{self.folder}: --resume true, but there is no checkpoint_epoch=N.pt in it; "
+                "give the --output_dir of the run to go on with, or leave --resume out to start anew."
+            )
+        content = load_checkpoint(files[-1], map_location=self.device)
+        progress = content["progress"]
+        if progress["epoch_length"] != engine.state.epoch_length:
+            raise MGCCError(
+                f"{files[-1]}: its epochs have {progress['epoch_length']} iterations, this run's "
+                f"{engine.state.epoch_length}; resume with the settings that the run was started with."
+            )
+        for name, thing in self.objects.items():
+            try:
+                thing.load_state_dict(content[name])
+            except (KeyError, RuntimeError, ValueError) as error:
+                reason = str(error).strip().splitlines()[0]
+                raise MGCCError(
+                    f"{files[-1]}: '{name}' does not fit this run ({reason}); resume with the settings that the run "
+                    "was started with."
+                ) from None
+        engine.state.iteration, engine.state.epoch = progress["iteration"], progress["epoch"]
+        if self.evaluator is not None and "best" in content:
+            self.evaluator.state.best_metric = content["best"]["metric"]
+            self.evaluator.state.best_metric_epoch = content["best"]["epoch"]
+        logger.info("Resumed from %s, epoch %d.", files[-1], progress["epoch"])
+
+
+class BestWeights:
+    """Keep the network's weights of the best validation, beside an ``inference.json`` that uses them as they are.
+
+    Args:
+        network: the network.
+        record: the :class:`mgcc_monai.handlers.RunRecord` of this run, which knows the settings.
+        threshold_metric: name of the validation metric that is the best threshold, stored with the weights.
+    """
+
+    def __init__(self, network: torch.nn.Module, record: Any, threshold_metric: str = "val_threshold") -> None:
+        self.network = network
+        self.record = record
+        self.threshold_metric = threshold_metric
+
+    def attach(self, engine: Engine) -> None:
+        """Attach to the validation engine."""
+        engine.add_event_handler(Events.COMPLETED, self)
+
+    def __call__(self, engine: Engine) -> None:
+        """Save if this validation is the best so far."""
+        state = engine.state
+        if state.best_metric_epoch != state.epoch or not is_main_process():
+            return
+        save_atomically(self.network.state_dict(), self.record.folder / "model.pt")
+        threshold = float(state.metrics.get(self.threshold_metric, 0.5))
+        best = {"epoch": int(state.epoch), state.key_metric_name: float(state.best_metric), "threshold": threshold}
+        self.record.write_inference(threshold)
+        self.record.update(best=best)
+
+
+def install_weights(folder: str, models: str) -> Path | None:
+    """Put a run's best weights into the bundle in one step, and keep the ones before.
+
+    ``model.pt`` and its ``inference.json`` go to ``models``; an older ``model.pt`` becomes ``model.previous.pt``.
+
+    Args:
+        folder: the run's segmentation folder.
+        models: the bundle's folder of weights.
+
+    Returns:
+        the installed file; None where the folder cannot be written, which is logged.
+    """
+    source, target = Path(folder) / "model.pt", Path(models) / "model.pt"
+    if not is_main_process() or not source.is_file():
+        return None
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        if target.is_file() and sha256(target) != sha256(source):
+            previous = target.read_bytes()
+            write_atomically(target.with_name("model.previous.pt"), lambda file: file.write(previous))
+        weights = source.read_bytes()
+        write_atomically(target, lambda file: file.write(weights))
+        settings = json.loads((Path(folder) / "inference.json").read_text())
+        settings.update(bundle_root=str(target.parent.parent), ckpt_path="$@bundle_root + '/models/model.pt'")
+        text = json.dumps(settings, indent=4) + "\n"
+        write_atomically(target.with_name("inference.json"), lambda file: file.write(text.encode()))
+    except OSError as error:
+        logger.warning("The weights stay in %s alone: %s cannot be written (%s).", folder, models, error)
+        return None
+    return target

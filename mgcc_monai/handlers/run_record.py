@@ -1,0 +1,110 @@
+"""What a run was: its settings, versions, data and times, written beside its results."""
+
+from __future__ import annotations
+
+import datetime
+import importlib.metadata
+import json
+import platform
+import shutil
+import sys
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from mgcc_monai.handlers.checkpoint import is_main_process
+from mgcc_monai.options import active_parser, literal
+from mgcc_monai.security.weights import write_atomically
+
+__all__ = ["RunRecord", "write_json"]
+
+_PACKAGES = ("mgcc-monai", "monai", "torch", "pytorch-ignite", "diffusers", "numpy", "scikit-image", "nibabel")
+
+
+def write_json(path: Path, content: Any) -> None:
+    """Write JSON in one step; see :func:`mgcc_monai.security.weights.write_atomically`."""
+    text = json.dumps(content, indent=4) + "\n"
+    write_atomically(Path(path), lambda file: file.write(text.encode()))
+
+
+class RunRecord:
+    """The record of one stage: ``config.json`` and ``run.json`` in its folder, and the settings for inference.
+
+    Built by a bundle's config, it takes the config that is being run, files and command line merged, as its own.
+
+    Args:
+        folder: the stage's folder.
+        header: plain values to put into ``run.json``: preset, method, seed, the data's hash.
+        inference: the bundle's ``inference.json``; the names that it shares with the running config are filled from
+            that to make the run's own.
+        resume: go on in the folder. Otherwise a folder that holds a run is first moved to ``<folder>.previous``.
+    """
+
+    def __init__(
+        self, folder: str, header: Mapping[str, Any], inference: str | None = None, resume: bool = False
+    ) -> None:
+        self.folder = Path(folder).absolute()
+        self.header = dict(header)
+        self.inference = inference
+        self.resume = resume
+        self.parser = active_parser()
+        self.content: dict[str, Any] = {}
+        self.begun = 0.0
+
+    def start(self) -> None:
+        """Make the folder and write what is known before the run."""
+        self.begun = time.time()
+        if not is_main_process():
+            return
+        if not self.resume and (self.folder / "run.json").is_file():
+            previous = self.folder.with_name(self.folder.name + ".previous")
+            shutil.rmtree(previous, ignore_errors=True)
+            self.folder.rename(previous)
+        self.folder.mkdir(parents=True, exist_ok=True)
+        earlier = self.folder / "run.json"
+        history = json.loads(earlier.read_text()) if self.resume and earlier.is_file() else {}
+        versions = {"python": platform.python_version()}
+        for name in _PACKAGES:
+            try:
+                versions[name] = importlib.metadata.version(name)
+            except importlib.metadata.PackageNotFoundError:
+                versions[name] = "not installed"
+        self.content = {
+            **history,
+            **self.header,
+            "command": sys.argv,
+            "started": history.get("started", _now()),
+            "status": "running",
+            "versions": versions,
+        }
+        if history:
+            self.content["resumed"] = [*history.get("resumed", []), _now()]
+        if self.parser is not None:
+            write_json(self.folder / "config.json", {k: v for k, v in self.parser.config.items() if k != "_meta_"})
+        write_json(self.folder / "run.json", self.content)
+
+    def update(self, **values: Any) -> None:
+        """Put values into ``run.json``."""
+        if is_main_process() and self.folder.is_dir():
+            self.content.update(values)
+            write_json(self.folder / "run.json", self.content)
+
+    def finish(self, status: str = "finished") -> None:
+        """Note the end and the seconds that it took."""
+        self.update(status=status, ended=_now(), seconds=round(time.time() - self.begun, 1))
+
+    def write_inference(self, threshold: float) -> None:
+        """Write the run's ``inference.json``: the bundle's, with this run's network, sizes, statistics and threshold."""
+        if self.inference is None or self.parser is None:
+            return
+        settings = json.loads(Path(self.inference).read_text())
+        for name in ("network_def", "image_size", "keep_aspect", "image_mean", "image_std"):
+            if name in settings and name in self.parser.config:
+                settings[name] = literal(self.parser, name)
+        settings.update(threshold=threshold, bundle_root=str(self.folder), ckpt_path="$@bundle_root + '/model.pt'")
+        write_json(self.folder / "inference.json", settings)
+
+
+def _now() -> str:
+    return datetime.datetime.now().astimezone().isoformat(timespec="seconds")

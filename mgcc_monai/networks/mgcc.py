@@ -1,0 +1,116 @@
+"""The segmentation network of MGCC."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import nn
+
+from mgcc_monai.networks.blocks import ConvBlock, ConvMixer, Decoder
+from mgcc_monai.networks.perturbations import Dropout, FeatureDropout, FeatureNoise
+
+__all__ = ["MGCC"]
+
+
+class MGCC(nn.Module):
+    """One encoder, a chain of ConvMixer stages, a main decoder and one auxiliary decoder a stage.
+
+    Auxiliary decoder i sees the features as they are before ConvMixer stage i, all levels of them under its own
+    perturbation; the main decoder sees them clean, after the last stage. In training mode the network returns the
+    list ``[main, auxiliary 1, auxiliary 2, ...]`` of logits, in evaluation mode, and always as TorchScript, the main
+    logits alone.
+
+    Args:
+        in_channels: channels of the image.
+        out_channels: channels of the logits: 1 (sigmoid) or one a class, background first (softmax).
+        channels: channels of the encoder's levels, finest first; each level halves height and width.
+        mixer_depths: layers of each ConvMixer stage; as many auxiliary decoders as stages.
+        mixer_kernel_size: odd size of the depthwise kernels in the ConvMixer stages.
+        dropout: probability with which channels of the deepest features are dropped before the main decoder, in
+            training mode; 0 in the paper.
+        perturbations: one module an auxiliary decoder, from features BCHW to features BCHW. None takes the paper's:
+            feature dropout, dropout, feature noise, in turn.
+
+    Raises:
+        ValueError: when the sizes do not fit together.
+
+    Source:
+        Tang et al. 2023, "Multi-Level Global Context Cross Consistency Model for Semi-Supervised Ultrasound Image
+        Segmentation with Diffusion Model" (arXiv 2305.09447), and the code released with it.
+    """
+
+    # TorchScript gives the main logits alone, so it carries neither auxiliary decoders nor perturbations.
+    __jit_ignored_attributes__ = ["auxiliary_decoders", "perturbations"]
+
+    def __init__(
+        self,
+        in_channels: int = 1,
+        out_channels: int = 1,
+        channels: Sequence[int] = (64, 128, 256, 512, 1024),
+        mixer_depths: Sequence[int] = (3, 3, 3),
+        mixer_kernel_size: int = 7,
+        dropout: float = 0.0,
+        perturbations: Sequence[nn.Module] | None = None,
+    ) -> None:
+        super().__init__()
+        if len(channels) < 2:
+            raise ValueError(f"MGCC needs at least two levels, got channels={tuple(channels)}.")
+        if mixer_kernel_size % 2 == 0:
+            raise ValueError(f"MGCC needs an odd mixer_kernel_size, got {mixer_kernel_size}.")
+        if perturbations is None:
+            defaults = (FeatureDropout, Dropout, FeatureNoise)
+            perturbations = [defaults[i % len(defaults)]() for i in range(len(mixer_depths))]
+        if len(perturbations) != len(mixer_depths):
+            raise ValueError(
+                f"MGCC has one auxiliary decoder a ConvMixer stage: {len(mixer_depths)} stages need as many "
+                f"perturbations, got {len(perturbations)}."
+            )
+        widths = [in_channels, *channels]
+        self.stride = 2 ** (len(channels) - 1)
+        self.encoder = nn.ModuleList(ConvBlock(a, b) for a, b in zip(widths, widths[1:]))
+        self.pool = nn.MaxPool2d(2)
+        self.mixers = nn.ModuleList(ConvMixer(channels[-1], depth, mixer_kernel_size) for depth in mixer_depths)
+        self.dropout = nn.Dropout2d(dropout)
+        self.main_decoder = Decoder(channels, out_channels)
+        self.auxiliary_decoders = nn.ModuleList(Decoder(channels, out_channels) for _ in mixer_depths)
+        self.perturbations = nn.ModuleList(perturbations)
+
+    def forward(self, x: torch.Tensor):
+        """Segment.
+
+        Args:
+            x: image, B x in_channels x H x W; H and W multiples of ``2 ** (levels - 1)``.
+
+        Returns:
+            logits B x out_channels x H x W; in training mode the list of them, main first.
+
+        Raises:
+            ValueError: when H or W is no such multiple.
+        """
+        features = self._encode(x)
+        if torch.jit.is_scripting():
+            for mixer in self.mixers:
+                features[-1] = mixer(features[-1])
+            return self.main_decoder(features)
+        else:
+            auxiliary = []
+            for mixer, perturb, decoder in zip(self.mixers, self.perturbations, self.auxiliary_decoders):
+                if self.training:
+                    auxiliary.append(decoder([perturb(feature) for feature in features]))
+                features[-1] = mixer(features[-1])
+            features[-1] = self.dropout(features[-1])
+            main = self.main_decoder(features)
+            return [main, *auxiliary] if self.training else main
+
+    def _encode(self, x: torch.Tensor) -> list[torch.Tensor]:
+        if x.shape[2] % self.stride != 0 or x.shape[3] % self.stride != 0:
+            raise ValueError(
+                f"MGCC got an image of {x.shape[2]} x {x.shape[3]} pixels; both sides must be multiples of "
+                f"{self.stride}. Resize or pad it."
+            )
+        features: list[torch.Tensor] = []
+        for level, block in enumerate(self.encoder):
+            x = block(x if level == 0 else self.pool(x))
+            features.append(x)
+        return features

@@ -1,0 +1,157 @@
+"""What was asked for on the command line and in config files: read strictly, refused where it is misspelt."""
+
+from __future__ import annotations
+
+import difflib
+import inspect
+import json
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+from monai.bundle import ConfigComponent, ConfigParser
+from monai.bundle.workflows import ConfigWorkflow
+from monai.utils import optional_import
+
+from mgcc_monai.errors import MGCCError, raise_faults
+
+__all__ = ["active_parser", "boolean", "check_options", "literal"]
+
+_WORDS = {"true": True, "1": True, "yes": True, "on": True, "false": False, "0": False, "no": False, "off": False}
+_RUN_OPTIONS = ("config_file", "meta_file", "logging_file", "tracking", "init_id", "final_id", "run_id", "args_file")
+
+
+def boolean(value: Any, name: str = "a switch") -> bool:
+    """Read a switch strictly; on the command line ``false`` arrives as a string, which Python takes for true.
+
+    Args:
+        value: a bool, 0 or 1, or one of the words true, false, yes, no, on, off in any case.
+        name: the option, for the message.
+
+    Raises:
+        MGCCError: when it is anything else.
+    """
+    word = str(value).strip().lower()
+    if word not in _WORDS:
+        raise MGCCError(f"--{name} {value}: is neither true nor false; give one of the two.")
+    return _WORDS[word]
+
+
+def active_parser() -> ConfigParser | None:
+    """Return the config parser that is evaluating the caller, if one is.
+
+    A bundle's expressions have no name for their own config; the parser stands on the call stack.
+    """
+    frame = inspect.currentframe()
+    parser = None
+    while frame is not None:
+        holder = frame.f_locals.get("self")
+        if isinstance(holder, ConfigWorkflow):
+            return holder.parser
+        if isinstance(holder, ConfigParser):
+            parser = holder
+        frame = frame.f_back
+    return parser
+
+
+def literal(parser: ConfigParser, id: str) -> Any:
+    """Return a part of a config with every reference, macro and expression in it replaced by its value.
+
+    ``_target_`` dictionaries stay as they are written, so the result can stand alone in a JSON file.
+
+    Args:
+        parser: the parser of the config.
+        id: the part's id, such as "network_def".
+
+    Raises:
+        MGCCError: when a value in it cannot be written as JSON.
+    """
+    raw = parser.get(id)
+    if isinstance(raw, Mapping):
+        return {key: literal(parser, f"{id}::{key}") for key in raw}
+    if isinstance(raw, list):
+        return [literal(parser, f"{id}::{index}") for index in range(len(raw))]
+    value = parser.get_parsed_content(id) if isinstance(raw, str) and raw[:1] in "@$" else raw
+    try:
+        return json.loads(json.dumps(value))
+    except TypeError:
+        raise MGCCError(f"The config's '{id}' is {type(value).__name__}, which no JSON file can hold.") from None
+
+
+def known_names(configs: Path) -> set[str]:
+    """Return every top-level name that the bundle's configs, presets and methods use."""
+    names: set[str] = set()
+    for path in sorted(configs.rglob("*")):
+        if path.suffix == ".json":
+            content = json.loads(path.read_text())
+        elif path.suffix in (".yaml", ".yml"):
+            content = yaml.safe_load(path.read_text())
+        else:
+            continue
+        names.update(re.split(r"::|#", str(key).lstrip("+"))[0] for key in content or {})
+    return names
+
+
+def check_options(configs: str | Path) -> None:
+    """Refuse names in the running config that nothing uses: misspelt options of the command line or of an overlay.
+
+    A top-level name is known when a file of the bundle sets it or something in the config refers to it; a name inside
+    a component is known when the component has such an argument.
+
+    Args:
+        configs: the bundle's folder of configs.
+
+    Raises:
+        MGCCError: lists every unknown name with the nearest known one.
+    """
+    parser = active_parser()
+    if parser is None:
+        return
+    config = {key: value for key, value in parser.config.items() if key != "_meta_"}
+    known = known_names(Path(configs)) | set(_RUN_OPTIONS)
+    text = json.dumps(config, default=str)
+    faults = []
+    for name in config:
+        if name not in known and not re.search(rf"[@%]{re.escape(name)}\b", text):
+            faults.append(f"--{name}: there is no such option{_nearest(name, known)}.")
+    for id, component in _components(config):
+        faults += _unknown_arguments(id, component)
+    raise_faults(faults, "options")
+
+
+def _components(config: Any, id: str = "") -> list[tuple[str, Mapping[str, Any]]]:
+    found = []
+    items = config.items() if isinstance(config, Mapping) else enumerate(config) if isinstance(config, list) else ()
+    if isinstance(config, Mapping) and "_target_" in config:
+        found.append((id, config))
+    for key, value in items:
+        found += _components(value, f"{id}#{key}" if id else str(key))
+    return found
+
+
+def _unknown_arguments(id: str, component: Mapping[str, Any]) -> list[str]:
+    target = component["_target_"]
+    try:
+        located = ConfigComponent(config=dict(component), id=id).resolve_module_name()
+        if isinstance(located, str):
+            module, _, name = located.rpartition(".")
+            located, found = optional_import(module, name=name)
+            if not found:
+                return [f"{id}: '{target}' cannot be imported."]
+        parameters = inspect.signature(located).parameters
+    except (ModuleNotFoundError, ValueError, TypeError):
+        return []
+    if any(p.kind is p.VAR_KEYWORD for p in parameters.values()):
+        return []
+    extra = [key for key in component if not key.startswith("_") and key not in parameters]
+    return [
+        f"--{id}#{key}: {str(target).rpartition('.')[2]} has no such argument{_nearest(key, parameters)}."
+        for key in extra
+    ]
+
+
+def _nearest(name: str, known: Any) -> str:
+    close = difflib.get_close_matches(name, list(known), n=1, cutoff=0.6)
+    return f"; did you mean '{close[0]}'" if close else ", leave it out"

@@ -1,0 +1,197 @@
+"""The first item of every run: options, data and weights are checked before any work."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from monai.bundle import ConfigParser
+
+from mgcc_monai import options
+from mgcc_monai.data.reader import read_image, read_mask
+from mgcc_monai.errors import MGCCError, raise_faults
+from mgcc_monai.security import weights
+
+__all__ = [
+    "build",
+    "check_evaluation",
+    "check_inference",
+    "check_options",
+    "check_training",
+    "check_weights",
+    "read_run",
+    "read_settings",
+]
+
+
+def check_options(bundle_root: str) -> None:
+    """Refuse a ``bundle_root`` that is none, and misspelt options.
+
+    Args:
+        bundle_root: the bundle's folder, which holds ``configs``.
+
+    Raises:
+        MGCCError: see :func:`mgcc_monai.options.check_options`.
+    """
+    configs = Path(bundle_root) / "configs"
+    if not (configs / "metadata.json").is_file():
+        raise MGCCError(
+            f"--bundle_root {bundle_root}: there is no configs/metadata.json in it; run from the bundle's folder or "
+            "give its path."
+        )
+    options.check_options(configs)
+
+
+def check_items(items: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Read every image and label once and return what is wrong with them, a line a fault."""
+    faults = []
+    for item in items:
+        try:
+            image = read_image(item["image"])
+            if "label" in item:
+                label = read_mask(item["label"])
+                if label.shape != image.shape:
+                    faults.append(
+                        f"{item['label']}: the mask has {label.shape[1]} x {label.shape[0]} pixels, its image "
+                        f"{image.shape[1]} x {image.shape[0]}; give masks of their images' size."
+                    )
+        except MGCCError as error:
+            faults.append(error.message)
+    return faults
+
+
+def check_training(
+    datalist: Mapping[str, Any],
+    unlabeled: Sequence[Mapping[str, Any]],
+    batch_size: int,
+    unlabeled_batch_size: int,
+    consistency_weight: float,
+) -> None:
+    """Check that the lists can feed the batches and that every file can be read.
+
+    Args:
+        datalist: a dataset as :func:`mgcc_monai.data.load_datalist` reads it.
+        unlabeled: the items of the unlabelled stream.
+        batch_size: labelled images a batch.
+        unlabeled_batch_size: unlabelled images a batch.
+        consistency_weight: final weight of the consistency.
+
+    Raises:
+        MGCCError: lists every fault.
+    """
+    faults = []
+    training, validation = datalist["training"], datalist["validation"]
+    for name, size in (("batch_size", batch_size), ("unlabeled_batch_size", unlabeled_batch_size)):
+        if int(size) < 1:
+            faults.append(f"--{name} {size}: give at least 1.")
+    if consistency_weight < 0:
+        faults.append(f"--consistency_weight {consistency_weight}: give 0 or more.")
+    if len(training) < batch_size:
+        faults.append(
+            f"list 'training': {len(training)} labelled images for batches of {batch_size}; lower --batch_size or "
+            "raise --label_fraction when preparing."
+        )
+    if consistency_weight > 0 and len(unlabeled) < unlabeled_batch_size:
+        faults.append(
+            f"list 'unlabeled': {len(unlabeled)} images for batches of {unlabeled_batch_size}, while the consistency "
+            f"weight is {consistency_weight:g}; prepare with --label_fraction below 1 or with --unlabeled FOLDER, or "
+            "train with configs/methods/supervised.yaml."
+        )
+    if not validation:
+        faults.append("list 'validation': empty, so no best weights can be chosen; prepare more images.")
+    faults += check_items([*training, *validation, *(unlabeled if consistency_weight > 0 else [])])
+    raise_faults(faults, "training data")
+
+
+def check_weights(network: torch.nn.Module, path: str) -> None:
+    """Check that weights, if any are named, belong to the network; see :func:`mgcc_monai.security.weights.check_fits`."""
+    if path:
+        weights.check_fits(network, path)
+
+
+def check_inference(paths: Sequence[str], dataset_dir: str, output_dir: str) -> None:
+    """Check the images to segment, and that no mask would overwrite an image or another mask.
+
+    Args:
+        paths: the images.
+        dataset_dir: the folder that they come from.
+        output_dir: the folder that the masks go to.
+
+    Raises:
+        MGCCError: lists every fault.
+    """
+    faults = []
+    if Path(output_dir).resolve() in {Path(path).resolve().parent for path in paths}:
+        faults.append(f"--output_dir {output_dir}: holds the images themselves; give another folder for the masks.")
+    seen: dict[str, str] = {}
+    for path in paths:
+        name = Path(path).name
+        stem = name[: -len(".nii.gz")] if name.lower().endswith(".nii.gz") else Path(path).stem
+        if stem in seen:
+            faults.append(f"{path}: its mask would have the same name as that of {seen[stem]}; rename one.")
+        seen[stem] = path
+    raise_faults(faults + check_items([{"image": path} for path in paths]), f"images in {dataset_dir}")
+
+
+def check_evaluation(
+    datalist: Mapping[str, Any], items: Sequence[Mapping[str, Any]], name: str, run: Mapping[str, Any]
+) -> None:
+    """Check the images to evaluate on, and that none of them trained the weights.
+
+    Args:
+        datalist: the dataset to evaluate on.
+        items: its items to evaluate.
+        name: the list that they are of.
+        run: the ``run.json`` of the weights.
+
+    Raises:
+        MGCCError: when the weights were trained on another split of these images; or lists every unreadable file.
+    """
+    if run.get("dataset_hash") != datalist["hash"] and run.get("dataset") and Path(run["dataset"]).exists():
+        from mgcc_monai.data.datalist import load_datalist
+
+        trained = load_datalist(run["dataset"])
+        if trained["hash"] != run.get("dataset_hash"):
+            raise MGCCError(
+                f"{run['dataset']}: was changed since the weights were trained on it; train again, or evaluate on "
+                "the data as they were."
+            )
+        seen = {item["sha256"] for part in ("training", "unlabeled") for item in trained[part]}
+        shared = sum(item["sha256"] in seen for item in datalist[name])
+        if shared:
+            raise MGCCError(
+                f"list '{name}': {shared} of its {len(datalist[name])} images trained the weights, in another split; "
+                f"evaluate on {run['dataset']}."
+            )
+    raise_faults(check_items(items), f"list '{name}'")
+
+
+def read_settings(path: str) -> dict[str, Any]:
+    """Read a run's own ``inference.json``: network, sizes, statistics and threshold of its weights.
+
+    Raises:
+        MGCCError: when there is none.
+    """
+    if not Path(path).is_file():
+        raise MGCCError(f"{path}: there is no such file; train first, or give the --output_dir of a finished training.")
+    return json.loads(Path(path).read_text())
+
+
+def read_run(folder: str) -> dict[str, Any]:
+    """Read a run's ``run.json``.
+
+    Raises:
+        MGCCError: when there is none.
+    """
+    path = Path(folder) / "run.json"
+    if not path.is_file():
+        raise MGCCError(f"{path}: there is no such file; train first, or give the --output_dir of a finished training.")
+    return json.loads(path.read_text())
+
+
+def build(definition: Mapping[str, Any]) -> Any:
+    """Build the component that a ``_target_`` dictionary of a run's settings describes."""
+    return ConfigParser({"component": dict(definition)}).get_parsed_content("component")

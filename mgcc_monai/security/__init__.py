@@ -1,0 +1,1 @@
+"""What guards weights, configs and archives."""
