@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from monai.bundle import ConfigComponent, ConfigParser
+from monai.bundle import ComponentLocator, ConfigComponent, ConfigParser
 from monai.bundle.workflows import ConfigWorkflow
 from monai.utils import optional_import
 
@@ -21,6 +21,17 @@ __all__ = ["active_parser", "boolean", "check_options", "literal"]
 
 _WORDS = {"true": True, "1": True, "yes": True, "on": True, "false": False, "0": False, "no": False, "off": False}
 _RUN_OPTIONS = ("config_file", "meta_file", "logging_file", "tracking", "init_id", "final_id", "run_id", "args_file")
+_BUNDLE_NAMES = (
+    "imports",
+    "initialize",
+    "finalize",
+    "run",
+    "training",
+    "evaluating",
+    "inferring",
+    "generating",
+    "modality",
+)
 
 
 def boolean(value: Any, name: str = "a switch") -> bool:
@@ -101,7 +112,7 @@ def check_options(configs: str | Path) -> None:
     a component is known when the component has such an argument.
 
     Args:
-        configs: the bundle's folder of configs.
+        configs: the bundle's folder of configs; it may be missing.
 
     Raises:
         MGCCError: lists every unknown name with the nearest known one.
@@ -110,14 +121,15 @@ def check_options(configs: str | Path) -> None:
     if parser is None:
         return
     config = {key: value for key, value in parser.config.items() if key != "_meta_"}
-    known = known_names(Path(configs)) | set(_RUN_OPTIONS)
+    known = known_names(Path(configs)) | {*_RUN_OPTIONS, *_BUNDLE_NAMES}
     text = json.dumps(config, default=str)
     faults = []
     for name in config:
         if name not in known and not re.search(rf"[@%]{re.escape(name)}\b", text):
-            faults.append(f"--{name}: there is no such option{_nearest(name, known)}.")
+            others = known | set(config) - {name}
+            faults.append(f"--{name}: there is no such option{_nearest(name, others)}.")
     for id, component in _components(config):
-        faults += _unknown_arguments(id, component)
+        faults += _unknown_arguments(id, component, parser.locator)
     raise_faults(faults, "options")
 
 
@@ -131,10 +143,10 @@ def _components(config: Any, id: str = "") -> list[tuple[str, Mapping[str, Any]]
     return found
 
 
-def _unknown_arguments(id: str, component: Mapping[str, Any]) -> list[str]:
+def _unknown_arguments(id: str, component: Mapping[str, Any], locator: ComponentLocator) -> list[str]:
     target = component["_target_"]
     try:
-        located = ConfigComponent(config=dict(component), id=id).resolve_module_name()
+        located = ConfigComponent(config=dict(component), id=id, locator=locator).resolve_module_name()
         if isinstance(located, str):
             module, _, name = located.rpartition(".")
             located, found = optional_import(module, name=name)

@@ -27,17 +27,18 @@ __all__ = [
 ]
 
 
-def check_options(bundle_root: str) -> None:
+def check_options(bundle_root: str, standalone: bool = False) -> None:
     """Refuse a ``bundle_root`` that is none, and misspelt options.
 
     Args:
         bundle_root: the bundle's folder, which holds ``configs``.
+        standalone: the config needs no other file of the bundle, so that ``bundle_root`` may be any folder.
 
     Raises:
         MGCCError: see :func:`mgcc_monai.options.check_options`.
     """
     configs = Path(bundle_root) / "configs"
-    if not (configs / "metadata.json").is_file():
+    if not standalone and not (configs / "metadata.json").is_file():
         raise MGCCError(
             f"--bundle_root {bundle_root}: there is no configs/metadata.json in it; run from the bundle's folder or "
             "give its path."

@@ -236,7 +236,8 @@ def load_datalist(dataset_dir: str | Path) -> dict[str, Any]:
         dataset_dir: the dataset's folder, or a file like ``dataset.json`` itself.
 
     Returns:
-        The file's content, with the paths of ``image``, ``label`` and ``withheld_label`` made absolute.
+        The file's content, with the paths of ``image``, ``label`` and ``withheld_label`` made absolute, and ``folder``,
+        what they were relative to.
 
     Raises:
         MGCCError: if there is no dataset, or its file is damaged, names files that are missing or outside its folder,
@@ -262,4 +263,5 @@ def load_datalist(dataset_dir: str | Path) -> dict[str, Any]:
     for name in names:
         for item in content[name]:
             item.update({key: os.path.join(file.parent, item[key]) for key in _FILES if key in item})
+    content["folder"] = str(file.parent)
     return content

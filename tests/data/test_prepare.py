@@ -232,19 +232,22 @@ def test_a_folder_that_is_no_dataset_or_holds_the_source_is_never_replaced(busi_
     assert _files(tmp_path) == before
 
 
-def test_plain_folders_with_an_index(shared_data, tmp_path, monkeypatch):
-    """The real images, with the groups of their own table in place of those that are found."""
-    rows = list(csv.DictReader((shared_data / "busi_256" / "index.csv").open()))
-    groups = [row["duplicate_group"] for row in sorted(rows, key=lambda row: row["image"])]
-    monkeypatch.setattr(module, "duplicate_groups", lambda images: groups)
-    summary = prepare(str(shared_data / "busi_256"), str(tmp_path / "out"), label_fraction=0.25)
-    assert (summary["images"], summary["groups"], summary["duplicates"]) == (622, 477, 263)
-    counts = summary["counts"]
-    assert counts["normal"] == {"normal": 106}
-    assert sum(sum(counts[name].values()) for name in LISTS) == 622
-    listed = {item["original"]: item for name in LISTS for item in load_datalist(tmp_path / "out")[name]}
+def test_plain_folders_with_an_index(shared_data, tmp_path):
+    """Every fifth of the real images, with its class from their table."""
+    real, source = shared_data / "busi_256", tmp_path / "source"
+    rows = list(csv.DictReader((real / "index.csv").open()))[::5]
+    for folder in ("images", "masks"):
+        (source / folder).mkdir(parents=True)
+        for row in rows:
+            (source / folder / row["image"]).symlink_to(real / folder / row["image"])
+    (source / "index.csv").write_text("image,class\n" + "\n".join(f"{row['image']},{row['class']}" for row in rows))
+    prepare(str(source), str(tmp_path / "out"), label_fraction=0.25)
+    dataset = load_datalist(tmp_path / "out")
+    listed = {item["original"]: item for name in LISTS for item in dataset[name]}
+    assert len(listed) == len(rows) == 125
+    assert {i["class"] for i in dataset["normal"]} == {"normal"} and dataset["classes"] == ["benign", "malignant"]
     for row in rows:
         item = listed[f"images/{row['image']}"]
-        assert item["class"] == row["class"]
         label = np.asarray(Image.open(item.get("label") or item["withheld_label"])) > 0
-        assert label.mean() == pytest.approx(float(row["lesion_fraction"]), abs=1e-5)
+        np.testing.assert_array_equal(label, np.asarray(Image.open(real / "masks" / row["image"])))
+        assert item["class"] == row["class"]

@@ -1,0 +1,161 @@
+"""Files of weights: written whole or not at all, read without running what is in them, refused in plain words."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import pickle
+import stat
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+from mgcc_monai.errors import MGCCError
+from mgcc_monai.security.weights import (
+    check_fits,
+    load_checkpoint,
+    load_state_dict,
+    save_atomically,
+    sha256,
+    write_atomically,
+)
+
+
+class Trap:
+    """A pickle that makes a file when it is read without care."""
+
+    def __init__(self, marker: Path) -> None:
+        self.marker = marker
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Path.touch, (self.marker,)
+
+
+def network(width: int = 3) -> nn.Module:
+    return nn.Sequential(nn.Conv2d(1, width, 3), nn.BatchNorm2d(width))
+
+
+@pytest.mark.parametrize("legacy", [False, True])
+@pytest.mark.parametrize("load", [load_checkpoint, load_state_dict])
+def test_code_in_a_file_does_not_run(load, legacy, tmp_path):
+    marker, file = tmp_path / "ran", tmp_path / "model.pt"
+    torch.save({"weight": Trap(marker)}, file, _use_new_zipfile_serialization=not legacy)
+    with pytest.raises(MGCCError, match=r"model\.pt: cannot be read as weights .*more than tensors"):
+        load(file)
+    assert not marker.exists()
+    torch.load(file, weights_only=False)
+    assert marker.exists(), "the trap must work, or the line above shows nothing"
+
+
+def test_code_in_a_plain_pickle_does_not_run(tmp_path):
+    marker, file = tmp_path / "ran", tmp_path / "model.pt"
+    file.write_bytes(pickle.dumps(Trap(marker)))
+    with pytest.raises(MGCCError, match="cannot be read as weights"):
+        check_fits(network(), file)
+    assert not marker.exists()
+
+
+@pytest.mark.parametrize("keep", [0, 1, 100, -1, -100])
+def test_truncated_file_is_told(keep, tmp_path):
+    torch.save(network().state_dict(), tmp_path / "model.pt")
+    content = (tmp_path / "model.pt").read_bytes()
+    (tmp_path / "model.pt").write_bytes(content[:keep])
+    with pytest.raises(MGCCError) as caught:
+        load_state_dict(tmp_path / "model.pt")
+    assert str(tmp_path / "model.pt") in str(caught.value) and "truncated" in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_missing_file_and_folder_are_told(tmp_path):
+    for path in (tmp_path / "model.pt", tmp_path):
+        with pytest.raises(MGCCError, match="no such file"):
+            load_checkpoint(path)
+
+
+@pytest.mark.parametrize("key", [None, "network", "model", "state_dict"])
+def test_state_dict_flat_or_under_a_usual_key(key, tmp_path):
+    state = network().state_dict()
+    torch.save(state if key is None else {key: state, "epoch": 3}, tmp_path / "model.pt")
+    loaded = load_state_dict(tmp_path / "model.pt")
+    assert loaded.keys() == state.keys() and all(torch.equal(loaded[name], state[name]) for name in state)
+
+
+@pytest.mark.parametrize("content", [{}, {"epoch": 3}, [torch.zeros(1)], torch.zeros(3), {"network": {"a": 1}}])
+def test_what_is_no_state_dict_is_told(content, tmp_path):
+    torch.save(content, tmp_path / "model.pt")
+    with pytest.raises(MGCCError, match="holds no state dict"):
+        load_state_dict(tmp_path / "model.pt")
+
+
+def test_fitting_weights_pass(tmp_path):
+    save_atomically({"network": network().state_dict()}, tmp_path / "model.pt")
+    check_fits(network(), tmp_path / "model.pt")
+
+
+def test_weights_of_another_network_are_counted(tmp_path):
+    """Of 7 entries, those of another width differ but for the number of batches; a missing and an unknown one count."""
+    file = tmp_path / "model.pt"
+    save_atomically(network(width=5).state_dict(), file)
+    with pytest.raises(MGCCError) as caught:
+        check_fits(network(width=3), file)
+    assert "6 of 7 entries differ" in str(caught.value)
+    assert "'0.weight' is (5, 1, 3, 3) in the file and (3, 1, 3, 3) in the network" in str(caught.value)
+
+    state = network().state_dict()
+    state["2.weight"] = state.pop("1.bias")
+    save_atomically(state, file)
+    with pytest.raises(MGCCError, match=r"2 of 7 entries differ, first: '1\.bias' is missing"):
+        check_fits(network(), file)
+
+    save_atomically({**network().state_dict(), "extra": torch.zeros(1)}, file)
+    with pytest.raises(MGCCError, match="1 of 7 entries differ, first: 'extra' is unknown"):
+        check_fits(network(), file)
+
+
+def test_error_ends_a_process_with_its_message():
+    """As SystemExit, it passes the ``except Exception`` of MONAI and ignite."""
+    assert issubclass(MGCCError, SystemExit) and not issubclass(MGCCError, Exception)
+    assert str(MGCCError("what to do")) == MGCCError("what to do").code == "what to do"
+
+
+@pytest.mark.parametrize("error", [OSError(28, "No space left on device"), KeyboardInterrupt(), MGCCError("no")])
+def test_interrupted_write_leaves_the_old_file_alone(error, tmp_path):
+    file = tmp_path / "deep" / "model.pt"
+    write_atomically(file, lambda handle: handle.write(b"old"))
+
+    def write(handle: Any) -> None:
+        handle.write(b"new, but only ha")
+        handle.flush()
+        assert file.read_bytes() == b"old", "while it is being written too"
+        raise error
+
+    with pytest.raises(type(error)):
+        write_atomically(file, write)
+    assert file.read_bytes() == b"old" and os.listdir(file.parent) == ["model.pt"]
+    with pytest.raises(type(error)):
+        write_atomically(file.with_name("first.pt"), lambda handle: (_ for _ in ()).throw(error))
+    assert os.listdir(file.parent) == ["model.pt"]
+
+
+@pytest.mark.skipif(os.name != "posix", reason="permission bits are those of POSIX")
+def test_permissions_are_the_usual_ones_and_stay(tmp_path):
+    """The temporary file has 0600; the finished one must be readable as any other, or as the one before it."""
+    file, usual = tmp_path / "model.pt", tmp_path / "usual"
+    usual.touch()
+    write_atomically(file, lambda handle: handle.write(b"1"))
+    assert stat.S_IMODE(file.stat().st_mode) == stat.S_IMODE(usual.stat().st_mode)
+    file.chmod(0o640)
+    write_atomically(file, lambda handle: handle.write(b"2"))
+    assert stat.S_IMODE(file.stat().st_mode) == 0o640
+
+
+def test_sha256(tmp_path):
+    file = tmp_path / "abc"
+    file.write_bytes(b"abc")
+    assert sha256(file) == "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
+    large = os.urandom((1 << 20) + 17)  # more than one block
+    file.write_bytes(large)
+    assert sha256(file) == hashlib.sha256(large).hexdigest()
