@@ -108,7 +108,7 @@ def check_training(
 
 
 def check_weights(network: torch.nn.Module, path: str) -> None:
-    """Check that weights, if any are named, belong to the network; see :func:`mgcc_monai.security.weights.check_fits`."""
+    """Check that weights, if any are named, belong to the network; see ``security.weights.check_fits``."""
     if path:
         weights.check_fits(network, path)
 

@@ -159,8 +159,8 @@ class OverlayHandler:
             grey = _stretch(to_hw(item[self.image_key]))
         if grey.shape != mask.shape or (label is not None and label.shape != mask.shape):
             raise MGCCError(
-                f"{source or 'an image'}: '{self.pred_key}' is {mask.shape[1]}x{mask.shape[0]}, unlike the image or the "
-                f"label; bring it to the size of the image (Invertd) before the overlay."
+                f"{source or 'an image'}: '{self.pred_key}' is {mask.shape[1]}x{mask.shape[0]}, unlike the image or "
+                f"the label; bring it to the size of the image (Invertd) before the overlay."
             )
         return overlay(grey, mask, label)
 

@@ -183,7 +183,8 @@ def format_table(summary: Mapping[str, Any]) -> str:
     lines += [
         f"lesion area: small below {small} of the image, medium to {large}, large above",
         "",
-        f"lesions found: {found['found']} of {found['total']}, rate {_number(found['rate'], 4)} ({_interval(found, 4)})",
+        f"lesions found: {found['found']} of {found['total']}, "
+        f"rate {_number(found['rate'], 4)} ({_interval(found, 4)})",
     ]
     if normal["n"]:
         lines.append(

@@ -38,7 +38,7 @@ class RunRecord:
         header: plain values to put into ``run.json``: preset, method, seed, the data's hash.
         inference: the bundle's ``inference.json``; the names that it shares with the running config are filled from
             that to make the run's own.
-        resume: go on in the folder. Otherwise a folder that holds a run is first moved to ``<folder>.previous``.
+        resume: go on in the folder. Otherwise a folder that holds anything is first moved to ``<folder>.previous``.
     """
 
     def __init__(
@@ -57,7 +57,7 @@ class RunRecord:
         self.begun = time.time()
         if not is_main_process():
             return
-        if not self.resume and (self.folder / "run.json").is_file():
+        if not self.resume and self.folder.is_dir() and any(self.folder.iterdir()):
             previous = self.folder.with_name(self.folder.name + ".previous")
             shutil.rmtree(previous, ignore_errors=True)
             self.folder.rename(previous)
@@ -95,7 +95,7 @@ class RunRecord:
         self.update(status=status, ended=_now(), seconds=round(time.time() - self.begun, 1))
 
     def write_inference(self, threshold: float) -> None:
-        """Write the run's ``inference.json``: the bundle's, with this run's network, sizes, statistics and threshold."""
+        """Write the run's ``inference.json``: the bundle's, with this run's network, statistics and threshold."""
         if self.inference is None or self.parser is None:
             return
         settings = json.loads(Path(self.inference).read_text())

@@ -1,0 +1,39 @@
+# make train   environment, phantoms, training, masks for new images, figures
+# make test    environment, all tests
+PYTHON ?= $(shell command -v python3.11 || command -v python3)
+OUTPUT ?= runs/demo
+export PYTHONWARNINGS ?= ignore
+
+ENV := .venv/installed
+RUN := ../.venv/bin/python -m monai.bundle run
+MGCC := .venv/bin/python -m mgcc_monai
+DEMO := --dataset_dir ../$(OUTPUT)/phantoms --output_dir ../$(OUTPUT)
+
+.PHONY: help train test lint clean
+
+help:
+	@sed -n 's/^# //p' Makefile
+
+$(ENV): setup.cfg pyproject.toml constraints.txt
+	@$(PYTHON) -c "import sys; sys.exit(sys.version_info < (3, 10) and 'Python 3.10 or newer is needed: make PYTHON=/path/to/python3.11')"
+	$(PYTHON) -m venv .venv
+	.venv/bin/python -m pip install --quiet --constraint constraints.txt --editable '.[test]'
+	@touch $@
+
+train: $(ENV)
+	$(MGCC) phantom --output $(OUTPUT)/phantoms --count 200 --seed 0 --label_fraction 0.5 --overwrite
+	$(MGCC) phantom --output $(OUTPUT)/new_images --count 12 --seed 1 --overwrite
+	cd bundle && $(RUN) training --config_file "['configs/train.json','configs/presets/demo.yaml']" $(DEMO)
+	cd bundle && $(RUN) evaluating --config_file "['configs/train.json','configs/presets/demo.yaml','configs/evaluate.json']" $(DEMO)
+	cd bundle && $(RUN) inferring --config_file ../$(OUTPUT)/segmentation/inference.json \
+		--dataset_dir ../$(OUTPUT)/new_images --output_dir ../$(OUTPUT)/masks --save_overlay true
+	@$(MGCC) show --output_dir $(OUTPUT)
+
+test: $(ENV)
+	OMP_NUM_THREADS=1 .venv/bin/python -m pytest -n 2 --dist loadfile
+
+lint: $(ENV)
+	.venv/bin/ruff check . && .venv/bin/ruff format --check .
+
+clean:
+	rm -rf .venv runs build *.egg-info

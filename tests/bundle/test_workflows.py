@@ -1,0 +1,124 @@
+"""The workflows as a user calls them."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from PIL import Image
+
+TINY = Path(__file__).with_name("tiny.yaml")
+
+
+def command(cwd: Path, *words: str) -> subprocess.CompletedProcess[str]:
+    """Run ``python -m monai.bundle run`` in a folder."""
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    return subprocess.run(
+        [sys.executable, "-m", "monai.bundle", "run", *words], cwd=cwd, env=environment, capture_output=True, text=True
+    )
+
+
+def test_train_evaluate_infer_from_a_foreign_folder(bundle: Path, phantoms: Path, tmp_path: Path) -> None:
+    foreign = tmp_path / "elsewhere"
+    foreign.mkdir()
+    configs = bundle / "configs"
+    common = ["--bundle_root", str(bundle), "--dataset_dir", str(phantoms), "--output_dir", "out"]
+    train = f"['{configs}/train.json','{TINY}']"
+    evaluate = f"['{configs}/train.json','{configs}/evaluate.json']"
+
+    done = command(foreign, "--config_file", train, *common)
+    assert done.returncode == 0, done.stderr[-2000:]
+    folder = foreign / "out" / "segmentation"
+    record = json.loads((folder / "run.json").read_text())
+    assert record["status"] == "finished" and record["versions"]["monai"] and record["seed"] == 41
+    assert record["dataset_hash"] == json.loads((phantoms / "dataset.json").read_text())["hash"]
+    installed = torch.load(bundle / "models" / "model.pt", weights_only=True)
+    best = torch.load(folder / "model.pt", weights_only=True)
+    assert all(torch.equal(best[name], installed[name]) for name in best)
+
+    done = command(foreign, "evaluating", "--config_file", evaluate, *common)
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert "dice" in done.stdout and "95 % interval" in done.stdout
+    summary = json.loads((foreign / "out" / "evaluation" / "summary.json").read_text())
+    rows = list(csv.DictReader((foreign / "out" / "evaluation" / "cases.csv").open()))
+    lesions = [float(row["dice"]) for row in rows if row["list"] == "test"]
+    assert summary["n"] == len(lesions) == len(json.loads((phantoms / "dataset.json").read_text())["test"])
+    assert summary["metrics"]["dice"]["mean"] == pytest.approx(sum(lesions) / len(lesions), abs=1e-6)
+    assert (summary["protocol"], summary["split"], summary["preset"]) == ("strict", "test", "demo")
+    assert summary["threshold"] == record["best"]["threshold"]
+
+    images = foreign / "images (new)"
+    images.mkdir()
+    Image.open(phantoms / "images" / "phantom-0000.png").convert("RGB").save(images / "benign (1).png")
+    Image.open(phantoms / "images" / "phantom-0001.png").resize((70, 50)).save(images / "b.bmp")
+    Image.open(phantoms / "images" / "phantom-0001.png").save(images / "c.tif")
+    Image.open(phantoms / "images" / "phantom-0002.png").save(images / "d.jpg")
+    done = command(
+        foreign, "inferring", "--config_file", str(folder / "inference.json"), "--dataset_dir", str(images),
+        "--output_dir", "masks", "--save_prob", "true", "--save_overlay", "true",
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr[-2000:]
+    for name in ("benign (1)", "b", "c", "d"):
+        source = next(images.glob(f"{name}.*".replace("(", "[(]").replace(")", "[)]")))
+        mask = Image.open(foreign / "masks" / f"{name}.png")
+        assert mask.size == Image.open(source).size
+        assert {value for _, value in mask.getcolors()} <= {0, 255}
+        assert Image.open(foreign / "masks" / f"{name}_prob.png").size == mask.size
+        assert Image.open(foreign / "masks" / f"{name}_overlay.png").mode == "RGB"
+    assert {row["image"] for row in csv.DictReader((foreign / "masks" / "lesions.csv").open())} == {
+        path.name for path in images.iterdir()
+    }
+
+
+def test_resumed_training_equals_the_undisturbed_one(run, phantoms: Path, tmp_path: Path) -> None:
+    options = {"dataset_dir": str(phantoms), "max_iterations": 4}
+    run("training", "train.json", **options, output_dir=str(tmp_path / "whole"))
+    run("training", "train.json", **options, output_dir=str(tmp_path / "parts"), **{"train#trainer#max_epochs": 2})
+    run("training", "train.json", **options, output_dir=str(tmp_path / "parts"), resume="true")
+
+    def last(name: str) -> dict:
+        return torch.load(tmp_path / name / "segmentation/checkpoints/checkpoint_epoch=4.pt", weights_only=True)
+
+    whole, parts = last("whole"), last("parts")
+    assert whole["progress"] == parts["progress"] == {"iteration": 4, "epoch": 4, "epoch_length": 1}
+    for name, tensor in whole["network"].items():
+        assert torch.equal(tensor, parts["network"][name]), name
+    momenta = [checkpoint["optimizer"]["state"] for checkpoint in (whole, parts)]
+    assert momenta[0].keys() == momenta[1].keys()
+    for index, state in momenta[0].items():
+        assert torch.equal(state["momentum_buffer"], momenta[1][index]["momentum_buffer"])
+    assert whole["lr_scheduler"] == parts["lr_scheduler"]
+
+
+def test_a_second_training_keeps_the_first(run, bundle: Path, phantoms: Path, tmp_path: Path) -> None:
+    for seed in (1, 2):
+        run("training", "train.json", dataset_dir=str(phantoms), seed=seed)
+    runs = tmp_path / "runs"
+    assert json.loads((runs / "segmentation.previous" / "run.json").read_text())["seed"] == 1
+    assert json.loads((runs / "segmentation" / "run.json").read_text())["seed"] == 2
+    first = torch.load(runs / "segmentation.previous" / "model.pt", weights_only=True)
+    previous = torch.load(bundle / "models" / "model.previous.pt", weights_only=True)
+    assert all(torch.equal(first[name], previous[name]) for name in first)
+
+
+def test_supervised_training_needs_no_unlabelled_image(run, tmp_path: Path) -> None:
+    from mgcc_monai.data.phantom import write_phantoms
+
+    write_phantoms(str(tmp_path / "labelled"), count=12, seed=5, label_fraction=1.0, size=(48, 48))
+    run("training", "train.json", "methods/supervised.yaml", dataset_dir=str(tmp_path / "labelled"))
+    assert json.loads((tmp_path / "runs/segmentation/run.json").read_text())["method"] == "supervised"
+
+
+def test_two_output_channels_train_evaluate_and_segment(run, phantoms: Path, tmp_path: Path) -> None:
+    run("training", "train.json", dataset_dir=str(phantoms), out_channels=2)
+    run("evaluating", "train.json", "evaluate.json", dataset_dir=str(phantoms))
+    summary = json.loads((tmp_path / "runs/evaluation/summary.json").read_text())
+    assert 0 <= summary["metrics"]["dice"]["mean"] <= 1
+    state = torch.load(tmp_path / "runs/segmentation/model.pt", weights_only=True)
+    assert state["main_decoder.head.weight"].shape[0] == 2
