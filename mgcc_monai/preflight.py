@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ import torch
 from monai.bundle import ConfigParser
 
 from mgcc_monai import options
+from mgcc_monai.data.datalist import load_datalist
 from mgcc_monai.data.reader import read_image, read_mask
 from mgcc_monai.errors import MGCCError, raise_faults
 from mgcc_monai.security import weights
@@ -25,6 +27,8 @@ __all__ = [
     "read_run",
     "read_settings",
 ]
+
+logger = logging.getLogger(__name__)
 
 
 def check_options(bundle_root: str, standalone: bool = False) -> None:
@@ -134,6 +138,10 @@ def check_inference(paths: Sequence[str], dataset_dir: str, output_dir: str) -> 
         if stem in seen:
             faults.append(f"{path}: its mask would have the same name as that of {seen[stem]}; rename one.")
         seen[stem] = path
+    for stem, path in seen.items():
+        for postfix in ("_overlay", "_prob"):
+            if stem.endswith(postfix) and stem.removesuffix(postfix) in seen:
+                faults.append(f"{path}: its mask would have the name of another image's {postfix[1:]}; rename it.")
     raise_faults(faults + check_items([{"image": path} for path in paths]), f"images in {dataset_dir}")
 
 
@@ -151,21 +159,27 @@ def check_evaluation(
     Raises:
         MGCCError: when the weights were trained on another split of these images; or lists every unreadable file.
     """
-    if run.get("dataset_hash") != datalist["hash"] and run.get("dataset") and Path(run["dataset"]).exists():
-        from mgcc_monai.data.datalist import load_datalist
-
+    if run.get("dataset_hash") != datalist["hash"] and not Path(run.get("dataset", "")).exists():
+        logger.warning(
+            "The weights were trained on another dataset, %s, which is gone: that none of these images is in it cannot "
+            "be checked.",
+            run.get("dataset"),
+        )
+    elif run.get("dataset_hash") != datalist["hash"]:
         trained = load_datalist(run["dataset"])
         if trained["hash"] != run.get("dataset_hash"):
             raise MGCCError(
                 f"{run['dataset']}: was changed since the weights were trained on it; train again, or evaluate on "
                 "the data as they were."
             )
-        seen = {item["sha256"] for part in ("training", "unlabeled") for item in trained[part]}
-        shared = sum(item["sha256"] in seen for item in datalist[name])
+        seen = [item for part in ("training", "unlabeled") for item in trained[part]]
+        keys = ["sha256", "group"] if trained["folder"] == datalist["folder"] else ["sha256"]
+        known = {(key, item[key]) for item in seen for key in keys}
+        shared = sum(any((key, item[key]) in known for key in keys) for item in datalist[name])
         if shared:
             raise MGCCError(
-                f"list '{name}': {shared} of its {len(datalist[name])} images trained the weights, in another split; "
-                f"evaluate on {run['dataset']}."
+                f"list '{name}': {shared} of its {len(datalist[name])} images, or near-duplicates of them, trained the "
+                f"weights, in another split; evaluate on {run['dataset']}."
             )
     raise_faults(check_items(items), f"list '{name}'")
 

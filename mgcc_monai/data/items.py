@@ -19,6 +19,8 @@ _EVALUATED = ("validation", "test")
 def unlabeled_items(datalist: Mapping[str, Any], lists: Sequence[str]) -> list[dict[str, str]]:
     """Return the images of some lists without their labels, for the unlabelled stream.
 
+    Images of ``normal`` that share a group with a validation or test image are left out.
+
     Args:
         datalist: what :func:`mgcc_monai.data.load_datalist` returns.
         lists: names out of "unlabeled", "training" and "normal".
@@ -29,15 +31,24 @@ def unlabeled_items(datalist: Mapping[str, Any], lists: Sequence[str]) -> list[d
     for name in lists:
         if name not in ("unlabeled", "training", "normal"):
             raise MGCCError(f"unlabeled_lists: '{name}' cannot be trained on; give unlabeled, training or normal.")
-    return [{"image": item["image"]} for name in lists for item in datalist[name]]
+    held_out = {item["group"] for name in _EVALUATED for item in datalist[name]}
+    return [
+        {"image": item["image"]}
+        for name in lists
+        for item in datalist[name]
+        if name != "normal" or item["group"] not in held_out
+    ]
 
 
-def evaluation_items(datalist: Mapping[str, Any], name: str) -> list[dict[str, Any]]:
+def evaluation_items(datalist: Mapping[str, Any], name: str, trained_lists: Sequence[str] = ()) -> list[dict[str, Any]]:
     """Return the labelled images of a list and, behind them, those of ``normal``, each with its list's name.
+
+    Images of ``normal`` that trained as unlabelled ones are left out.
 
     Args:
         datalist: what :func:`mgcc_monai.data.load_datalist` returns.
         name: "test" or "validation".
+        trained_lists: the ``unlabeled_lists`` of the training.
 
     Raises:
         MGCCError: when the name is another or the list is empty.
@@ -46,8 +57,14 @@ def evaluation_items(datalist: Mapping[str, Any], name: str) -> list[dict[str, A
         raise MGCCError(f"--evaluate_list {name}: give one of {', '.join(_EVALUATED)}.")
     if not datalist[name]:
         raise MGCCError(f"list '{name}': empty, so there is nothing to evaluate; prepare more images.")
+    trained = {item["image"] for item in unlabeled_items(datalist, trained_lists)}
     keys = ("image", "label", "class", "group", "original")
-    return [{**{key: item[key] for key in keys}, "list": part} for part in (name, "normal") for item in datalist[part]]
+    return [
+        {**{key: item[key] for key in keys}, "list": part}
+        for part in (name, "normal")
+        for item in datalist[part]
+        if part == name or item["image"] not in trained
+    ]
 
 
 def images_to_segment(folder: str | Path) -> list[Path]:

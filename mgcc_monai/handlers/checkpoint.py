@@ -36,6 +36,7 @@ class ResumableCheckpoint:
         objects: name to object with ``state_dict``: network, optimizer, lr_scheduler.
         evaluator: the validation engine, whose best metric is kept too.
         resume: start from the newest checkpoint.
+        max_iterations: length of the training that the schedules go by; a resumed run must have the same.
         interval: epochs between two saves; the last epoch is always saved.
         keep: number of files kept.
         device: device that tensors are read to.
@@ -50,6 +51,7 @@ class ResumableCheckpoint:
         objects: Mapping[str, Any],
         evaluator: Engine | None = None,
         resume: bool = False,
+        max_iterations: int | None = None,
         interval: int = 1,
         keep: int = 2,
         device: str | torch.device = "cpu",
@@ -58,6 +60,7 @@ class ResumableCheckpoint:
         self.objects = dict(objects)
         self.evaluator = evaluator
         self.resume = resume
+        self.max_iterations = max_iterations
         self.interval = max(1, int(interval))
         self.keep = max(1, int(keep))
         self.device = device
@@ -83,6 +86,7 @@ class ResumableCheckpoint:
             "iteration": state.iteration,
             "epoch": state.epoch,
             "epoch_length": state.epoch_length,
+            "max_iterations": self.max_iterations,
         }
         if self.evaluator is not None:
             content["best"] = {
@@ -103,11 +107,13 @@ class ResumableCheckpoint:
             )
         content = load_checkpoint(files[-1], map_location=self.device)
         progress = content["progress"]
-        if progress["epoch_length"] != engine.state.epoch_length:
-            raise MGCCError(
-                f"{files[-1]}: its epochs have {progress['epoch_length']} iterations, this run's "
-                f"{engine.state.epoch_length}; resume with the settings that the run was started with."
-            )
+        wanted = {"epoch_length": engine.state.epoch_length, "max_iterations": self.max_iterations}
+        for name, value in wanted.items():
+            if progress[name] != value:
+                raise MGCCError(
+                    f"{files[-1]}: was written with {name} {progress[name]}, this run has {value}; the schedules go by "
+                    "it, so resume with the settings that the run was started with."
+                )
         for name, thing in self.objects.items():
             try:
                 thing.load_state_dict(content[name])

@@ -38,7 +38,7 @@ class RunRecord:
         header: plain values to put into ``run.json``: preset, method, seed, the data's hash.
         inference: the bundle's ``inference.json``; the names that it shares with the running config are filled from
             that to make the run's own.
-        resume: go on in the folder. Otherwise a folder that holds anything is first moved to ``<folder>.previous``.
+        resume: go on in the folder. Otherwise a folder that holds anything is first moved to ``<folder>.previous-N``.
     """
 
     def __init__(
@@ -58,10 +58,14 @@ class RunRecord:
         if not is_main_process():
             return
         if not self.resume and self.folder.is_dir() and any(self.folder.iterdir()):
-            previous = self.folder.with_name(self.folder.name + ".previous")
-            shutil.rmtree(previous, ignore_errors=True)
+            number = 1
+            while (previous := self.folder.with_name(f"{self.folder.name}.previous-{number}")).exists():
+                number += 1
             self.folder.rename(previous)
         self.folder.mkdir(parents=True, exist_ok=True)
+        for name in ("metadata.json", "logging.conf"):  # MONAI looks for them beside the config that it runs
+            if self.inference is not None and (Path(self.inference).parent / name).is_file():
+                shutil.copyfile(Path(self.inference).parent / name, self.folder / name)
         earlier = self.folder / "run.json"
         history = json.loads(earlier.read_text()) if self.resume and earlier.is_file() else {}
         versions = {"python": platform.python_version()}

@@ -9,6 +9,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import nibabel
+import numpy as np
 import pytest
 import torch
 from PIL import Image
@@ -59,6 +61,8 @@ def test_train_evaluate_infer_from_a_foreign_folder(bundle: Path, phantoms: Path
     Image.open(phantoms / "images" / "phantom-0001.png").resize((70, 50)).save(images / "b.bmp")
     Image.open(phantoms / "images" / "phantom-0001.png").save(images / "c.tif")
     Image.open(phantoms / "images" / "phantom-0002.png").save(images / "d.jpg")
+    picture = np.asarray(Image.open(phantoms / "images" / "phantom-0003.png"))
+    nibabel.save(nibabel.Nifti1Image(picture.T[..., None], np.eye(4)), images / "e.nii.gz")
     done = command(
         foreign, "inferring", "--config_file", str(folder / "inference.json"), "--dataset_dir", str(images),
         "--output_dir", "masks", "--save_prob", "true", "--save_overlay", "true",
@@ -71,6 +75,7 @@ def test_train_evaluate_infer_from_a_foreign_folder(bundle: Path, phantoms: Path
         assert {value for _, value in mask.getcolors()} <= {0, 255}
         assert Image.open(foreign / "masks" / f"{name}_prob.png").size == mask.size
         assert Image.open(foreign / "masks" / f"{name}_overlay.png").mode == "RGB"
+    assert Image.open(foreign / "masks" / "e.png").size == picture.shape[::-1]
     assert {row["image"] for row in csv.DictReader((foreign / "masks" / "lesions.csv").open())} == {
         path.name for path in images.iterdir()
     }
@@ -86,7 +91,16 @@ def test_resumed_training_equals_the_undisturbed_one(run, phantoms: Path, tmp_pa
         return torch.load(tmp_path / name / "segmentation/checkpoints/checkpoint_epoch=4.pt", weights_only=True)
 
     whole, parts = last("whole"), last("parts")
-    assert whole["progress"] == parts["progress"] == {"iteration": 4, "epoch": 4, "epoch_length": 1}
+    assert (
+        whole["progress"]
+        == parts["progress"]
+        == {
+            "iteration": 4,
+            "epoch": 4,
+            "epoch_length": 1,
+            "max_iterations": 4,
+        }
+    )
     for name, tensor in whole["network"].items():
         assert torch.equal(tensor, parts["network"][name]), name
     momenta = [checkpoint["optimizer"]["state"] for checkpoint in (whole, parts)]
@@ -100,9 +114,9 @@ def test_a_second_training_keeps_the_first(run, bundle: Path, phantoms: Path, tm
     for seed in (1, 2):
         run("training", "train.json", dataset_dir=str(phantoms), seed=seed)
     runs = tmp_path / "runs"
-    assert json.loads((runs / "segmentation.previous" / "run.json").read_text())["seed"] == 1
+    assert json.loads((runs / "segmentation.previous-1" / "run.json").read_text())["seed"] == 1
     assert json.loads((runs / "segmentation" / "run.json").read_text())["seed"] == 2
-    first = torch.load(runs / "segmentation.previous" / "model.pt", weights_only=True)
+    first = torch.load(runs / "segmentation.previous-1" / "model.pt", weights_only=True)
     previous = torch.load(bundle / "models" / "model.previous.pt", weights_only=True)
     assert all(torch.equal(first[name], previous[name]) for name in first)
 
