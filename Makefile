@@ -2,12 +2,13 @@
 # make test    environment, all tests
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 OUTPUT ?= runs/demo
+FOLDER := $(abspath $(OUTPUT))
 export PYTHONWARNINGS ?= ignore
 
 ENV := .venv/installed
 RUN := ../.venv/bin/python -m monai.bundle run
 MGCC := .venv/bin/python -m mgcc_monai
-DEMO := --dataset_dir ../$(OUTPUT)/phantoms --output_dir ../$(OUTPUT)
+DEMO := --output_dir $(FOLDER)
 
 .PHONY: help train test lint clean
 
@@ -21,12 +22,11 @@ $(ENV): setup.cfg pyproject.toml constraints.txt
 	@touch $@
 
 train: $(ENV)
-	$(MGCC) phantom --output $(OUTPUT)/phantoms --count 200 --seed 0 --label_fraction 0.5 --overwrite
 	$(MGCC) phantom --output $(OUTPUT)/new_images --count 12 --seed 1 --overwrite
 	cd bundle && $(RUN) training --config_file "['configs/train.json','configs/presets/demo.yaml']" $(DEMO)
 	cd bundle && $(RUN) evaluating --config_file "['configs/train.json','configs/presets/demo.yaml','configs/evaluate.json']" $(DEMO)
-	cd bundle && $(RUN) inferring --config_file ../$(OUTPUT)/segmentation/inference.json \
-		--dataset_dir ../$(OUTPUT)/new_images --output_dir ../$(OUTPUT)/masks --save_overlay true
+	cd bundle && $(RUN) inferring --config_file $(FOLDER)/segmentation/inference.json \
+		--dataset_dir $(FOLDER)/new_images --output_dir $(FOLDER)/masks --save_overlay true
 	@$(MGCC) show --output_dir $(OUTPUT)
 
 test: $(ENV)

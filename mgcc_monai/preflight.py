@@ -30,6 +30,8 @@ __all__ = [
 
 logger = logging.getLogger(__name__)
 
+_TRAIN_FIRST = "train first, or give the --output_dir of a finished training."
+
 
 def check_options(bundle_root: str, standalone: bool = False) -> None:
     """Refuse a ``bundle_root`` that is none, and misspelt options.
@@ -157,8 +159,11 @@ def check_evaluation(
         run: the ``run.json`` of the weights.
 
     Raises:
-        MGCCError: when the weights were trained on another split of these images; or lists every unreadable file.
+        MGCCError: when there was no training, or the weights were trained on another split of these images; or lists
+            every unreadable file.
     """
+    if "missing" in run:
+        raise MGCCError(f"{run['missing']}: there is no such file; {_TRAIN_FIRST}")
     if run.get("dataset_hash") != datalist["hash"] and not Path(run.get("dataset", "")).exists():
         logger.warning(
             "The weights were trained on another dataset, %s, which is gone: that none of these images is in it cannot "
@@ -184,27 +189,27 @@ def check_evaluation(
     raise_faults(check_items(items), f"list '{name}'")
 
 
-def read_settings(path: str) -> dict[str, Any]:
+def read_settings(path: str, default: str) -> dict[str, Any]:
     """Read a run's own ``inference.json``: network, sizes, statistics and threshold of its weights.
 
+    Args:
+        path: the run's file.
+        default: the bundle's file, read where there is no run yet, so that clients can look at the workflow.
+
     Raises:
-        MGCCError: when there is none.
+        MGCCError: when there is neither.
     """
-    if not Path(path).is_file():
-        raise MGCCError(f"{path}: there is no such file; train first, or give the --output_dir of a finished training.")
-    return json.loads(Path(path).read_text())
+    for file in (Path(path), Path(default)):
+        if file.is_file():
+            return json.loads(file.read_text())
+    raise MGCCError(f"{path}: there is no such file; {_TRAIN_FIRST}")
 
 
 def read_run(folder: str) -> dict[str, Any]:
-    """Read a run's ``run.json``.
-
-    Raises:
-        MGCCError: when there is none.
-    """
+    """Read a run's ``run.json``; where there is none, what is needed to look at the workflow, without a ``stage``."""
     path = Path(folder) / "run.json"
-    if not path.is_file():
-        raise MGCCError(f"{path}: there is no such file; train first, or give the --output_dir of a finished training.")
-    return json.loads(path.read_text())
+    none = {"preset": "", "method": "", "seed": 0, "unlabeled_lists": []}
+    return json.loads(path.read_text()) if path.is_file() else {**none, "missing": str(path)}
 
 
 def build(definition: Mapping[str, Any]) -> Any:

@@ -90,9 +90,9 @@ def images_to_segment(folder: str | Path) -> list[Path]:
 def embedded_phantoms(output_dir: str | Path) -> str:
     """Return the dataset that needs no download: 200 phantoms in ``output_dir``, made the first time.
 
-    A quarter of the training images keep their labels, so that both streams have images.
+    Half of the training images keep their labels, so that both streams have images.
     """
     folder = Path(output_dir) / "phantoms"
     if not (folder / FILE_NAME).is_file():
-        write_phantoms(str(folder), count=200, seed=0, label_fraction=0.25)
+        write_phantoms(str(folder), count=200, seed=0, label_fraction=0.5)
     return str(folder)
