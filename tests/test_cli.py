@@ -22,7 +22,7 @@ def test_phantom_split_and_show(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     folder = tmp_path / "phantoms"
-    call(monkeypatch, "phantom", "--output", str(folder), "--count", "12", "--seed", "4", "--label_fraction", "0.5")
+    call(monkeypatch, "phantom", "--output", str(folder), "--count", "30", "--seed", "4", "--label_fraction", "0.5")
     assert "training" in capsys.readouterr().out
     first = json.loads((folder / "dataset.json").read_text())
     call(monkeypatch, "split", "--dataset_dir", str(folder), "--output_json", str(folder / "b.json"), "--split_seed=3")

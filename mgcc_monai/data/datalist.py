@@ -21,6 +21,7 @@ import numpy as np
 
 from mgcc_monai.data.reader import read_image, read_mask
 from mgcc_monai.errors import MGCCError, raise_faults
+from mgcc_monai.files import write_json
 
 __all__ = [
     "ALL_LISTS",
@@ -32,7 +33,6 @@ __all__ = [
     "image_statistics",
     "load_datalist",
     "write_dataset",
-    "write_json",
 ]
 
 FILE_NAME = "dataset.json"
@@ -103,27 +103,6 @@ def _leaks(file: Path, lists: Mapping[str, Sequence[Mapping[str, Any]]]) -> list
                 where = f"{item['image']} in {name} has the group {item['group']} of {image} in {other}"
                 faults.append(f"{file}: {where}, so the figures would leak; run prepare or split again")
     return faults
-
-
-def write_json(path: str | Path, content: Mapping[str, Any]) -> Path:
-    """Write a JSON file in one step: the file there before, or the new one whole, whatever happens.
-
-    Args:
-        path: the file.
-        content: what to write.
-    """
-    path = Path(path)
-    text = json.dumps(content, indent=4, ensure_ascii=False, allow_nan=False) + "\n"
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        with temporary.open("w", encoding="utf-8") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
-    return path
 
 
 def _complete(folder: Path, item: Mapping[str, Any]) -> dict[str, Any]:

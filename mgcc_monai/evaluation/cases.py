@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import csv
-import io
-import math
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -20,20 +17,17 @@ from mgcc_monai.errors import MGCCError
 from mgcc_monai.evaluation.metrics import METRICS, case_metrics, lesion_sensitivity
 from mgcc_monai.evaluation.summary import NORMAL, format_table, size_bin, summarise, to_json
 from mgcc_monai.evaluation.threshold import foreground
+from mgcc_monai.files import gather, is_main_process, write_file, write_table
 
 __all__ = [
     "COLUMNS",
     "CaseMetricsHandler",
     "case_row",
     "file_name",
-    "gather",
     "image_name",
-    "is_main_process",
     "items_of",
     "pixel_spacing",
     "to_hw",
-    "write_file",
-    "write_table",
 ]
 
 _MM = ("hd95_mm", "assd_mm")
@@ -171,65 +165,6 @@ def case_row(item: Mapping[str, Any], threshold: float = 0.5, data_root_dir: str
     network = case_metrics(small_prob >= threshold, small_label)
     row |= {f"network_{metric}": value for metric, value in network.items()}
     return row
-
-
-def _world_size() -> int:
-    ready = torch.distributed.is_available() and torch.distributed.is_initialized()
-    return torch.distributed.get_world_size() if ready else 1
-
-
-def is_main_process() -> bool:
-    """Whether this process writes the files: rank 0, or the only one."""
-    return _world_size() == 1 or torch.distributed.get_rank() == 0
-
-
-def gather(rows: Mapping[str, Any]) -> dict[str, Any]:
-    """Merge what all processes collected, by key, so that an image that a sampler dealt out twice counts once."""
-    if _world_size() == 1:
-        return dict(rows)
-    parts: list[Any] = [None] * _world_size()
-    torch.distributed.all_gather_object(parts, dict(rows))
-    return {key: value for part in parts for key, value in part.items()}
-
-
-def write_file(path: str | Path, data: str | bytes) -> None:
-    """Write a file in one step: a reader sees the old file or the new one, never a part.
-
-    Args:
-        path: its folder is made if need be.
-        data: text is written as UTF-8.
-
-    Raises:
-        MGCCError: if it cannot be written.
-    """
-    path = Path(path)
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        part.write_bytes(data.encode() if isinstance(data, str) else data)
-        os.replace(part, path)
-    except OSError as error:
-        part.unlink(missing_ok=True)
-        raise MGCCError(f"{path}: cannot be written ({error.strerror or error}); free space or name another.") from None
-
-
-def write_table(path: str | Path, columns: Sequence[str], rows: Sequence[Mapping[str, Any]]) -> None:
-    """Write a CSV in one step; None and NaN become empty cells.
-
-    Args:
-        path: the file.
-        columns: its columns, in order; a key of a row that is not among them is left out.
-        rows: one mapping a line.
-    """
-    text = io.StringIO()
-    table = csv.writer(text, lineterminator="\n")
-    table.writerow(columns)
-    for row in rows:
-        values = [row.get(column) for column in columns]
-        table.writerow(
-            ["" if value is None or (isinstance(value, float) and math.isnan(value)) else value for value in values]
-        )
-    write_file(path, text.getvalue())
 
 
 class CaseMetricsHandler:

@@ -15,7 +15,8 @@ from scipy.ndimage import binary_dilation, binary_erosion, generate_binary_struc
 from skimage.util import montage
 
 from mgcc_monai.errors import MGCCError
-from mgcc_monai.evaluation.cases import file_name, items_of, to_hw, write_file
+from mgcc_monai.evaluation.cases import file_name, items_of, to_hw
+from mgcc_monai.files import write_file
 
 __all__ = ["LABEL_COLOUR", "PRED_COLOUR", "OverlayHandler", "contact_sheet", "overlay"]
 

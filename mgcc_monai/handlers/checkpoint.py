@@ -13,16 +13,12 @@ import torch
 from ignite.engine import Engine, Events
 
 from mgcc_monai.errors import MGCCError
-from mgcc_monai.security.weights import load_checkpoint, save_atomically, sha256, write_atomically
+from mgcc_monai.files import is_main_process, sha256, write_file, write_json
+from mgcc_monai.security.weights import load_checkpoint, save_atomically
 
 __all__ = ["BestWeights", "ResumableCheckpoint", "install_weights"]
 
 logger = logging.getLogger(__name__)
-
-
-def is_main_process() -> bool:
-    """Return whether this process is the one that writes files."""
-    return not torch.distributed.is_initialized() or torch.distributed.get_rank() == 0
 
 
 class ResumableCheckpoint:
@@ -175,18 +171,14 @@ def install_weights(folder: str, models: str) -> Path | None:
     source, target = Path(folder) / "model.pt", Path(models) / "model.pt"
     if not is_main_process() or not source.is_file():
         return None
+    settings = json.loads((Path(folder) / "inference.json").read_text())
+    settings.update(bundle_root=str(target.parent.parent), ckpt_path="$@bundle_root + '/models/model.pt'")
     try:
-        target.parent.mkdir(parents=True, exist_ok=True)
         if target.is_file() and sha256(target) != sha256(source):
-            previous = target.read_bytes()
-            write_atomically(target.with_name("model.previous.pt"), lambda file: file.write(previous))
-        weights = source.read_bytes()
-        write_atomically(target, lambda file: file.write(weights))
-        settings = json.loads((Path(folder) / "inference.json").read_text())
-        settings.update(bundle_root=str(target.parent.parent), ckpt_path="$@bundle_root + '/models/model.pt'")
-        text = json.dumps(settings, indent=4) + "\n"
-        write_atomically(target.with_name("inference.json"), lambda file: file.write(text.encode()))
-    except OSError as error:
-        logger.warning("The weights stay in %s alone: %s cannot be written (%s).", folder, models, error)
+            write_file(target.with_name("model.previous.pt"), target.read_bytes())
+        write_file(target, source.read_bytes())
+        write_json(target.with_name("inference.json"), settings)
+    except MGCCError as error:
+        logger.warning("The weights stay in %s alone. %s", folder, error)
         return None
     return target

@@ -7,7 +7,7 @@ from typing import Any
 from ignite.engine import Engine, Events
 from tqdm import tqdm
 
-from mgcc_monai.handlers.checkpoint import is_main_process
+from mgcc_monai.files import is_main_process
 
 __all__ = ["BatchProgress", "TrainingProgress"]
 

@@ -13,19 +13,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from mgcc_monai.handlers.checkpoint import is_main_process
+from mgcc_monai.files import is_main_process, write_json
 from mgcc_monai.options import active_parser, literal
-from mgcc_monai.security.weights import write_atomically
 
-__all__ = ["RunRecord", "write_json"]
+__all__ = ["RunRecord"]
 
 _PACKAGES = ("mgcc-monai", "monai", "torch", "pytorch-ignite", "diffusers", "numpy", "scikit-image", "nibabel")
-
-
-def write_json(path: Path, content: Any) -> None:
-    """Write JSON in one step; see :func:`mgcc_monai.security.weights.write_atomically`."""
-    text = json.dumps(content, indent=4) + "\n"
-    write_atomically(Path(path), lambda file: file.write(text.encode()))
 
 
 class RunRecord:

@@ -2,49 +2,19 @@
 
 from __future__ import annotations
 
-import hashlib
-import os
-import tempfile
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import torch
 
 from mgcc_monai.errors import MGCCError
+from mgcc_monai.files import write_atomically
 
-__all__ = ["check_fits", "load_checkpoint", "load_state_dict", "save_atomically", "sha256", "write_atomically"]
-
-
-def write_atomically(path: Path, write: Callable[[BinaryIO], None]) -> None:
-    """Write a file so that it is at any moment the whole old one or the whole new one.
-
-    Args:
-        path: the file; its folder is made when missing.
-        write: called with the open temporary file, which lies in the same folder.
-    """
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent)
-    try:
-        with os.fdopen(handle, "wb") as file:
-            write(file)
-            file.flush()
-            os.fsync(file.fileno())
-        os.chmod(temporary, path.stat().st_mode & 0o777 if path.exists() else 0o666 & ~_umask())
-        os.replace(temporary, path)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
-    folder = os.open(path.parent, os.O_RDONLY)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)
+__all__ = ["check_fits", "load_checkpoint", "load_state_dict", "save_atomically"]
 
 
 def save_atomically(content: Any, path: Path) -> None:
-    """Save tensors and plain values with ``torch.save``; see :func:`write_atomically`."""
+    """Save tensors and plain values with ``torch.save``; see ``files.write_atomically``."""
     write_atomically(Path(path), lambda file: torch.save(content, file))
 
 
@@ -112,18 +82,3 @@ def check_fits(network: torch.nn.Module, path: str | Path) -> None:
             f"{path}: the weights are of another network: {len(faults)} of {len(expected)} entries differ, first: "
             f"{faults[0]}. Use the preset or the inference.json that the weights were trained with."
         )
-
-
-def sha256(path: str | Path) -> str:
-    """Return the sha256 of a file, as hex."""
-    with open(path, "rb") as file:
-        digest = hashlib.sha256()
-        while block := file.read(1 << 20):
-            digest.update(block)
-        return digest.hexdigest()
-
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask

@@ -83,7 +83,7 @@ def test_a_failed_write_leaves_the_old_file_and_nothing_else(dataset, monkeypatc
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(os, "fsync", full)
-    with pytest.raises(OSError, match="No space"):
+    with pytest.raises(MGCCError, match="No space"):
         write_dataset(dataset, items)
     assert (dataset / "dataset.json").read_bytes() == before
     assert sorted(p.name for p in dataset.iterdir()) == ["dataset.json", "images", "labels"]

@@ -14,13 +14,12 @@ import torch
 from torch import nn
 
 from mgcc_monai.errors import MGCCError
+from mgcc_monai.files import sha256, write_atomically
 from mgcc_monai.security.weights import (
     check_fits,
     load_checkpoint,
     load_state_dict,
     save_atomically,
-    sha256,
-    write_atomically,
 )
 
 
@@ -132,10 +131,11 @@ def test_interrupted_write_leaves_the_old_file_alone(error, tmp_path):
         assert file.read_bytes() == b"old", "while it is being written too"
         raise error
 
-    with pytest.raises(type(error)):
+    told = MGCCError if isinstance(error, OSError) else type(error)
+    with pytest.raises(told):
         write_atomically(file, write)
     assert file.read_bytes() == b"old" and os.listdir(file.parent) == ["model.pt"]
-    with pytest.raises(type(error)):
+    with pytest.raises(told):
         write_atomically(file.with_name("first.pt"), lambda handle: (_ for _ in ()).throw(error))
     assert os.listdir(file.parent) == ["model.pt"]
 

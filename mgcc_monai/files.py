@@ -1,0 +1,129 @@
+"""Writing files so that nothing is ever half written, by one process of several."""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import io
+import json
+import math
+import os
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import torch.distributed as dist
+
+from mgcc_monai.errors import MGCCError
+
+__all__ = [
+    "gather",
+    "is_main_process",
+    "sha256",
+    "write_atomically",
+    "write_file",
+    "write_json",
+    "write_table",
+]
+
+
+def is_main_process() -> bool:
+    """Whether this process writes the files: rank 0, or the only one."""
+    return not dist.is_initialized() or dist.get_rank() == 0
+
+
+def gather(rows: Mapping[str, Any]) -> dict[str, Any]:
+    """Merge what all processes collected, by key, so that an image that a sampler dealt out twice counts once."""
+    if not dist.is_initialized() or dist.get_world_size() == 1:
+        return dict(rows)
+    parts: list[Any] = [None] * dist.get_world_size()
+    dist.all_gather_object(parts, dict(rows))
+    return {key: value for part in parts for key, value in part.items()}
+
+
+def write_atomically(path: str | Path, write: Callable[[BinaryIO], Any]) -> Path:
+    """Write a file so that it is at any moment the whole old one or the whole new one.
+
+    Args:
+        path: the file; its folder is made when missing, its permissions are kept.
+        write: called with the open temporary file, which lies in the same folder.
+
+    Returns:
+        the file.
+
+    Raises:
+        MGCCError: when the file cannot be written, as on a full disk.
+    """
+    path = Path(path)
+    temporary = None
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, temporary = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent)
+        with os.fdopen(handle, "wb") as file:
+            write(file)
+            file.flush()
+            os.fsync(file.fileno())
+        os.chmod(temporary, path.stat().st_mode & 0o777 if path.exists() else 0o666 & ~_umask())
+        os.replace(temporary, path)
+        _sync_folder(path.parent)
+    except BaseException as error:
+        if temporary is not None:
+            Path(temporary).unlink(missing_ok=True)
+        if not isinstance(error, OSError):
+            raise
+        reason = error.strerror or error
+        raise MGCCError(f"{path}: cannot be written ({reason}); free space or name another folder.") from None
+    return path
+
+
+def write_file(path: str | Path, data: str | bytes) -> Path:
+    """Write text, as UTF-8, or bytes; see :func:`write_atomically`."""
+    return write_atomically(path, lambda file: file.write(data.encode() if isinstance(data, str) else data))
+
+
+def write_json(path: str | Path, content: Any) -> Path:
+    """Write JSON; see :func:`write_atomically`."""
+    return write_file(path, json.dumps(content, indent=4, ensure_ascii=False, allow_nan=False) + "\n")
+
+
+def write_table(path: str | Path, columns: Sequence[str], rows: Sequence[Mapping[str, Any]]) -> Path:
+    """Write a CSV in one step; None and NaN become empty cells.
+
+    Args:
+        path: the file.
+        columns: its columns, in order; a key of a row that is not among them is left out.
+        rows: one mapping a line.
+    """
+    text = io.StringIO()
+    table = csv.writer(text, lineterminator="\n")
+    table.writerow(columns)
+    for row in rows:
+        values = [row.get(column) for column in columns]
+        table.writerow(
+            ["" if value is None or (isinstance(value, float) and math.isnan(value)) else value for value in values]
+        )
+    return write_file(path, text.getvalue())
+
+
+def sha256(path: str | Path) -> str:
+    """Return the sha256 of a file, as hex."""
+    digest = hashlib.sha256()
+    with open(path, "rb") as file:
+        while block := file.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
+
+
+def _sync_folder(folder: Path) -> None:
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
