@@ -24,7 +24,7 @@ $(ENV): setup.cfg pyproject.toml constraints.txt
 train: $(ENV)
 	$(MGCC) phantom --output $(OUTPUT)/new_images --count 12 --seed 1 --overwrite
 	cd bundle && $(RUN) training --config_file "['configs/train.json','configs/presets/demo.yaml']" $(DEMO)
-	cd bundle && $(RUN) evaluating --config_file "['configs/train.json','configs/presets/demo.yaml','configs/evaluate.json']" $(DEMO)
+	cd bundle && $(RUN) evaluating --config_file "['configs/train.json','configs/presets/demo.yaml','configs/evaluate.json']" $(DEMO) > /dev/null
 	cd bundle && $(RUN) inferring --config_file $(FOLDER)/segmentation/inference.json \
 		--dataset_dir $(FOLDER)/new_images --output_dir $(FOLDER)/masks --save_overlay true
 	@$(MGCC) show --output_dir $(OUTPUT)
