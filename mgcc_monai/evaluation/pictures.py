@@ -14,6 +14,7 @@ from PIL import Image
 from scipy.ndimage import binary_dilation, binary_erosion, generate_binary_structure
 from skimage.util import montage
 
+from mgcc_monai.data.reader import image_stem, read_image
 from mgcc_monai.errors import MGCCError
 from mgcc_monai.evaluation.cases import file_name, items_of, to_hw
 from mgcc_monai.files import write_file
@@ -86,19 +87,13 @@ def _stretch(array: np.ndarray) -> np.ndarray:
     return np.round((array - low) / ((high - low) or 1.0) * 255).astype(np.uint8)
 
 
-def _grey(path: str, shape: tuple[int, int]) -> np.ndarray | None:
-    """The file as HW uint8, or None where it is no picture of that shape."""
+def _grey(source: str, shape: tuple[int, ...]) -> np.ndarray | None:
+    """The image of a file as 8-bit grey, HW; None where there is none of that shape."""
     try:
-        with Image.open(path) as image:
-            if (image.height, image.width) != shape:
-                return None
-            return (
-                _stretch(np.asarray(image, dtype=np.float64))
-                if image.mode[0] in "IF"
-                else np.asarray(image.convert("L"))
-            )
-    except (OSError, ValueError):
+        image = read_image(source)
+    except MGCCError:
         return None
+    return image if image.shape == shape else None
 
 
 class OverlayHandler:
@@ -150,7 +145,7 @@ class OverlayHandler:
     def _path(self, source: str) -> Path:
         path, root = Path(os.path.abspath(source)), os.path.abspath(self.data_root_dir)
         folder = path.parent.relative_to(root) if self.data_root_dir and path.is_relative_to(root) else ""
-        return self.output_dir / folder / f"{path.stem}{self.postfix}.png"
+        return self.output_dir / folder / f"{image_stem(path)}{self.postfix}.png"
 
     def _draw(self, item: Mapping[str, Any], source: str) -> np.ndarray:
         mask = to_hw(item[self.pred_key]) >= self.threshold
