@@ -127,7 +127,7 @@ def test_options_that_exist_pass(options, tmp_path):
     [
         ("max_iteration", "--max_iteration: there is no such option; did you mean 'max_iterations'?"),
         ("only_in_a_preste", "did you mean 'only_in_a_preset'?"),
-        ("zzz", "--zzz: there is no such option, leave it out."),
+        ("zzz", "--zzz: there is no such option; leave it out."),
         ("loss#lamda_ce", "--loss#lamda_ce: DiceCELoss has no such argument; did you mean 'lambda_ce'?"),
         ("nested#stages#0#shred", "--nested#stages#0#shred: Dropout has no such argument; did you mean 'shared'?"),
     ],
