@@ -15,6 +15,7 @@ from mgcc_monai import options
 from mgcc_monai.data.datalist import load_datalist
 from mgcc_monai.data.reader import read_image, read_mask
 from mgcc_monai.errors import MGCCError, raise_faults
+from mgcc_monai.handlers.checkpoint import newest_checkpoint
 from mgcc_monai.security import weights
 
 __all__ = [
@@ -22,6 +23,7 @@ __all__ = [
     "check_evaluation",
     "check_inference",
     "check_options",
+    "check_resume",
     "check_training",
     "check_weights",
     "read_run",
@@ -111,6 +113,12 @@ def check_training(
         faults.append("list 'validation': empty, so no best weights can be chosen; prepare more images.")
     faults += check_items([*training, *validation, *(unlabeled if consistency_weight > 0 else [])])
     raise_faults(faults, "training data")
+
+
+def check_resume(folder: str, resume: Any) -> None:
+    """Check, before anything is written, that there is a checkpoint in ``folder`` where one is to be resumed from."""
+    if options.boolean(resume, "resume"):
+        newest_checkpoint(folder)
 
 
 def check_weights(network: torch.nn.Module, path: str) -> None:

@@ -21,6 +21,27 @@ __all__ = ["BestWeights", "ResumableCheckpoint", "install_weights"]
 logger = logging.getLogger(__name__)
 
 
+def checkpoints(folder: str | Path) -> list[Path]:
+    """Return the files ``checkpoint_epoch=N.pt`` of a folder, oldest first."""
+    found = [(re.fullmatch(r"checkpoint_epoch=(\d+)\.pt", path.name), path) for path in Path(folder).glob("*.pt")]
+    return [path for _, path in sorted((int(match[1]), path) for match, path in found if match)]
+
+
+def newest_checkpoint(folder: str | Path) -> Path:
+    """Return the checkpoint to go on from.
+
+    Raises:
+        MGCCError: when there is none.
+    """
+    files = checkpoints(folder)
+    if not files:
+        raise MGCCError(
+            f"{folder}: --resume true, but there is no checkpoint_epoch=N.pt in it; "
+            "give the --output_dir of the run to go on with, or leave --resume out to start anew."
+        )
+    return files[-1]
+
+
 class ResumableCheckpoint:
     """Save all that training needs to go on, at the end of epochs, and go on from it when asked.
 
@@ -67,11 +88,6 @@ class ResumableCheckpoint:
             engine.add_event_handler(Events.STARTED, self.load)
         engine.add_event_handler(Events.EPOCH_COMPLETED, self)
 
-    def files(self) -> list[Path]:
-        """Return the checkpoints there are, oldest first."""
-        found = [(re.fullmatch(r"checkpoint_epoch=(\d+)\.pt", path.name), path) for path in self.folder.glob("*.pt")]
-        return [path for _, path in sorted((int(match[1]), path) for match, path in found if match)]
-
     def __call__(self, engine: Engine) -> None:
         """Save, if this epoch is one to save, and remove the files beyond those to keep."""
         state = engine.state
@@ -90,24 +106,19 @@ class ResumableCheckpoint:
                 "epoch": int(self.evaluator.state.best_metric_epoch),
             }
         save_atomically(content, self.folder / f"checkpoint_epoch={state.epoch}.pt")
-        for path in self.files()[: -self.keep]:
+        for path in checkpoints(self.folder)[: -self.keep]:
             path.unlink()
 
     def load(self, engine: Engine) -> None:
         """Restore the newest checkpoint into the objects, the trainer and the evaluator."""
-        files = self.files()
-        if not files:
-            raise MGCCError(
-                f"{self.folder}: --resume true, but there is no checkpoint_epoch=N.pt in it; "
-                "give the --output_dir of the run to go on with, or leave --resume out to start anew."
-            )
-        content = load_checkpoint(files[-1], map_location=self.device)
+        newest = newest_checkpoint(self.folder)
+        content = load_checkpoint(newest, map_location=self.device)
         progress = content["progress"]
         wanted = {"epoch_length": engine.state.epoch_length, "max_iterations": self.max_iterations}
         for name, value in wanted.items():
             if progress[name] != value:
                 raise MGCCError(
-                    f"{files[-1]}: was written with {name} {progress[name]}, this run has {value}; the schedules go by "
+                    f"{newest}: was written with {name} {progress[name]}, this run has {value}; the schedules go by "
                     "it, so resume with the settings that the run was started with."
                 )
         for name, thing in self.objects.items():
@@ -116,14 +127,14 @@ class ResumableCheckpoint:
             except (KeyError, RuntimeError, ValueError) as error:
                 reason = str(error).strip().splitlines()[0]
                 raise MGCCError(
-                    f"{files[-1]}: '{name}' does not fit this run ({reason}); resume with the settings that the run "
+                    f"{newest}: '{name}' does not fit this run ({reason}); resume with the settings that the run "
                     "was started with."
                 ) from None
         engine.state.iteration, engine.state.epoch = progress["iteration"], progress["epoch"]
         if self.evaluator is not None and "best" in content:
             self.evaluator.state.best_metric = content["best"]["metric"]
             self.evaluator.state.best_metric_epoch = content["best"]["epoch"]
-        logger.info("Resumed from %s, epoch %d.", files[-1], progress["epoch"])
+        logger.info("Resumed from %s, epoch %d.", newest, progress["epoch"])
 
 
 class BestWeights:
@@ -172,7 +183,7 @@ def install_weights(folder: str, models: str) -> Path | None:
     if not is_main_process() or not source.is_file():
         return None
     settings = json.loads((Path(folder) / "inference.json").read_text())
-    settings.update(bundle_root=str(target.parent.parent), ckpt_path="$@bundle_root + '/models/model.pt'")
+    settings["bundle_root"] = str(target.parent.absolute())
     try:
         if target.is_file() and sha256(target) != sha256(source):
             write_file(target.with_name("model.previous.pt"), target.read_bytes())

@@ -85,9 +85,8 @@ def test_switch_that_is_neither_true_nor_false(run, phantoms: Path, tmp_path: Pa
 
 
 def test_resume_without_anything_to_resume(run, phantoms: Path, tmp_path: Path) -> None:
-    with pytest.raises(MGCCError) as error:
-        run("training", "train.json", dataset_dir=str(phantoms), resume=True)
-    assert str(tmp_path / "runs" / "segmentation" / "checkpoints") in str(error.value)
+    text = refused(run, tmp_path, "training", "train.json", dataset_dir=str(phantoms), resume="true")
+    assert str(tmp_path / "runs" / "segmentation" / "checkpoints") in text
 
 
 def test_weights_of_another_network(run, phantoms: Path, tmp_path: Path) -> None:

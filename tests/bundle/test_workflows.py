@@ -46,6 +46,8 @@ def test_train_evaluate_infer_from_a_foreign_folder(bundle: Path, phantoms: Path
     installed = torch.load(bundle / "models" / "model.pt", weights_only=True)
     best = torch.load(folder / "model.pt", weights_only=True)
     assert all(torch.equal(best[name], installed[name]) for name in best)
+    settings = json.loads((bundle / "models" / "inference.json").read_text())
+    assert settings["bundle_root"] == str(bundle / "models") and settings["ckpt_path"] == "$@bundle_root + '/model.pt'"
 
     done = command(foreign, "evaluating", "--config_file", evaluate, *common)
     assert done.returncode == 0, done.stderr[-2000:]
