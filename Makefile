@@ -1,4 +1,4 @@
-# make train   environment, phantoms, training, masks for new images, figures
+# make train   environment, phantoms, both stages on them, masks for new images, figures
 # make test    environment, all tests
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 OUTPUT ?= runs/demo
@@ -23,8 +23,7 @@ $(ENV): setup.cfg pyproject.toml constraints.txt
 
 train: $(ENV)
 	$(MGCC) phantom --output $(OUTPUT)/new_images --count 12 --seed 1 --overwrite
-	cd bundle && $(RUN) training --config_file "['configs/train.json','configs/presets/demo.yaml']" $(DEMO)
-	cd bundle && $(RUN) evaluating --config_file "['configs/train.json','configs/presets/demo.yaml','configs/evaluate.json']" $(DEMO) > /dev/null
+	$(MGCC) fit --preset demo $(DEMO)
 	cd bundle && $(RUN) inferring --config_file $(FOLDER)/segmentation/inference.json \
 		--dataset_dir $(FOLDER)/new_images --output_dir $(FOLDER)/masks --save_overlay true
 	@$(MGCC) show --output_dir $(OUTPUT)

@@ -6,7 +6,7 @@ Source:
 
 __version__ = "0.1.0"
 
-from mgcc_monai import data, engines, evaluation, handlers, losses, networks, options, preflight  # noqa: E402
+from mgcc_monai import data, engines, evaluation, generation, handlers, losses, networks, options, preflight  # noqa: E402
 from mgcc_monai.errors import MGCCError  # noqa: E402
 
 __all__ = [
@@ -14,6 +14,7 @@ __all__ = [
     "data",
     "engines",
     "evaluation",
+    "generation",
     "handlers",
     "losses",
     "networks",

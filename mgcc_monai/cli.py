@@ -15,6 +15,7 @@ from mgcc_monai.data.phantom import write_phantoms
 from mgcc_monai.data.prepare import describe, prepare, split
 from mgcc_monai.errors import MGCCError
 from mgcc_monai.evaluation.show import show_run
+from mgcc_monai.fit import fit
 from mgcc_monai.interop.authors import convert as convert_checkpoint
 from mgcc_monai.options import boolean
 
@@ -63,6 +64,7 @@ COMMANDS = {
     "prepare": _making_a_dataset(prepare, "output"),
     "split": _making_a_dataset(split, "output_json"),
     "phantom": _making_a_dataset(write_phantoms, "output"),
+    "fit": fit,
     "convert": convert,
     "show": show,
 }
@@ -80,6 +82,8 @@ def check_arguments(arguments: Sequence[str]) -> None:
     if not arguments or arguments[0] not in COMMANDS:
         return
     known = inspect.signature(COMMANDS[arguments[0]]).parameters
+    if any(parameter.kind is parameter.VAR_KEYWORD for parameter in known.values()):
+        return  # the command looks at its options itself
     for word in arguments[1:]:
         name = word[2:].split("=")[0].replace("-", "_")
         if word == "--":

@@ -8,6 +8,7 @@ import io
 import json
 import math
 import os
+import shutil
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -23,6 +24,7 @@ __all__ = [
     "sha256",
     "write_atomically",
     "write_file",
+    "write_folder",
     "write_json",
     "write_table",
 ]
@@ -66,10 +68,51 @@ def write_atomically(path: str | Path, write: Callable[[BinaryIO], Any]) -> Path
             os.fsync(file.fileno())
         os.chmod(temporary, path.stat().st_mode & 0o777 if path.exists() else 0o666 & ~_umask())
         os.replace(temporary, path)
-        _sync_folder(path.parent)
+        _sync(path.parent)
     except BaseException as error:
         if temporary is not None:
             Path(temporary).unlink(missing_ok=True)
+        if not isinstance(error, OSError):
+            raise
+        reason = error.strerror or error
+        raise MGCCError(f"{path}: cannot be written ({reason}); free space or name another folder.") from None
+    return path
+
+
+def write_folder(path: str | Path, write: Callable[[Path], Any]) -> Path:
+    """Write a folder so that it is the whole old one or the whole new one, but for the moment between two renames.
+
+    Args:
+        path: the folder; one that is there is replaced once the new one is complete.
+        write: called with the temporary folder, which lies beside it.
+
+    Returns:
+        the folder.
+
+    Raises:
+        MGCCError: when it cannot be written, as on a full disk.
+    """
+    path = Path(path)
+    temporary = replaced = None
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary = Path(tempfile.mkdtemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent))
+        write(temporary)
+        for file in [*temporary.rglob("*"), temporary]:
+            _sync(file)
+        temporary.chmod(0o777 & ~_umask())
+        replaced = temporary.with_suffix(".old")
+        if path.exists():
+            path.rename(replaced)
+        temporary.rename(path)
+        _sync(path.parent)
+        shutil.rmtree(replaced, ignore_errors=True)
+    except BaseException as error:
+        if replaced is not None and replaced.exists() and not path.exists():
+            replaced.rename(path)
+        for rest in (temporary, replaced):
+            if rest is not None:
+                shutil.rmtree(rest, ignore_errors=True)
         if not isinstance(error, OSError):
             raise
         reason = error.strerror or error
@@ -121,8 +164,8 @@ def _umask() -> int:
     return mask
 
 
-def _sync_folder(folder: Path) -> None:
-    handle = os.open(folder, os.O_RDONLY)
+def _sync(path: Path) -> None:
+    handle = os.open(path, os.O_RDONLY)
     try:
         os.fsync(handle)
     finally:

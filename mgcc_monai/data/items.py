@@ -11,13 +11,20 @@ from mgcc_monai.data.phantom import write_phantoms
 from mgcc_monai.data.reader import list_images, refused_files
 from mgcc_monai.errors import MGCCError, raise_faults
 
-__all__ = ["embedded_phantoms", "evaluation_items", "images_to_segment", "unlabeled_items"]
+__all__ = [
+    "embedded_phantoms",
+    "mixed_items",
+    "evaluation_items",
+    "held_out_items",
+    "images_to_segment",
+    "unlabeled_items",
+]
 
 _EVALUATED = ("validation", "test")
 
 
 def unlabeled_items(datalist: Mapping[str, Any], lists: Sequence[str]) -> list[dict[str, str]]:
-    """Return the images of some lists without their labels, for the unlabelled stream.
+    """Return the images of some lists with their classes and without their labels.
 
     Images of ``normal`` that share a group with a validation or test image are left out.
 
@@ -33,11 +40,63 @@ def unlabeled_items(datalist: Mapping[str, Any], lists: Sequence[str]) -> list[d
             raise MGCCError(f"unlabeled_lists: '{name}' cannot be trained on; give unlabeled, training or normal.")
     held_out = {item["group"] for name in _EVALUATED for item in datalist[name]}
     return [
-        {"image": item["image"]}
+        {"image": item["image"], "class": item.get("class", "")}
         for name in lists
         for item in datalist[name]
         if name != "normal" or item["group"] not in held_out
     ]
+
+
+def mixed_items(
+    real: Sequence[Mapping[str, Any]], generated: Sequence[Mapping[str, Any]], generated_fraction: float
+) -> list[dict[str, Any]]:
+    """Return the unlabelled stream: real images, generated ones, or both in a given ratio.
+
+    With both, every image is in it; those of the kind that would be too few come again, as evenly as can be.
+
+    Args:
+        real: real images.
+        generated: generated images that passed the gate.
+        generated_fraction: share of generated images, from 0 (real alone) to 1 (generated alone).
+
+    Raises:
+        MGCCError: when the share is no share, or there is no image of a kind that it asks for.
+    """
+    try:
+        share = float(generated_fraction)
+    except ValueError:
+        share = -1.0
+    if not 0 <= share <= 1:
+        raise MGCCError(f"--generated_fraction {generated_fraction}: give a number from 0 to 1.")
+    if share > 0 and not generated:
+        raise MGCCError(
+            f"--generated_fraction {generated_fraction}: there is no generated image; run 'generating' with "
+            "configs/generate.json first, or give 0 to train on real images alone."
+        )
+    if share < 1 and not real and share > 0:
+        raise MGCCError(f"--generated_fraction {generated_fraction}: there is no real unlabelled image; give 1.")
+    if share in (0, 1):
+        return [{"image": item["image"]} for item in (generated if share else real)]
+    generated_count = max(len(generated), round(len(real) * share / (1 - share)))
+    real_count = max(len(real), round(len(generated) * (1 - share) / share))
+    chosen = [*_again(generated, generated_count), *_again(real, real_count)]
+    return [{"image": item["image"]} for item in chosen]
+
+
+def _again(items: Sequence[Any], count: int) -> list[Any]:
+    return [items[index % len(items)] for index in range(count)]
+
+
+def held_out_items(datalist: Mapping[str, Any]) -> list[dict[str, str]]:
+    """Return the images of ``validation`` without their labels: those that judge a generator, and never train it."""
+    return [{"image": item["image"], "class": item.get("class", "")} for item in datalist["validation"]]
+
+
+def novel_items(datalist: Mapping[str, Any], trained_lists: Sequence[str]) -> list[dict[str, str]]:
+    """Return the images of ``normal`` that a generator of some lists has not seen, nor a near-duplicate of them."""
+    trained = [item for name in trained_lists for item in datalist[name]]
+    seen = {item[key] for item in trained for key in ("image", "group")}
+    return [{"image": item["image"]} for item in datalist["normal"] if not {item["image"], item["group"]} & seen]
 
 
 def evaluation_items(datalist: Mapping[str, Any], name: str, trained_lists: Sequence[str] = ()) -> list[dict[str, Any]]:

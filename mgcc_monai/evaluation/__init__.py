@@ -1,5 +1,6 @@
 """Honest figures: metrics a case, intervals over groups, tables and pictures."""
 
+from mgcc_monai.evaluation.bands import TimestepBandLoss
 from mgcc_monai.evaluation.cases import CaseMetricsHandler
 from mgcc_monai.evaluation.lesions import LesionTableHandler
 from mgcc_monai.evaluation.metrics import case_metrics
@@ -13,6 +14,7 @@ __all__ = [
     "DiceByThreshold",
     "LesionTableHandler",
     "OverlayHandler",
+    "TimestepBandLoss",
     "bootstrap_mean",
     "case_metrics",
 ]

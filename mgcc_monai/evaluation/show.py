@@ -7,10 +7,15 @@ from pathlib import Path
 
 from mgcc_monai.errors import MGCCError
 from mgcc_monai.evaluation.summary import format_table
+from mgcc_monai.generation.judge import format_gate
 
 __all__ = ["show_run"]
 
 _FILES = (
+    ("diffusion/pipeline", "autoencoder and denoiser, for LatentDiffusionPipeline.from_pretrained"),
+    ("diffusion/previews", "samples while it trained"),
+    ("generated/samples.png", "generated images that passed the gate"),
+    ("generated/manifest.jsonl", "every generated image with its scores and the decision"),
     ("segmentation/model.pt", "best weights"),
     ("segmentation/inference.json", "config that segments with them"),
     ("segmentation/run.json", "record of the training"),
@@ -35,6 +40,8 @@ def show_run(output_dir: str | Path) -> str:
     summary = folder / "evaluation" / "summary.json"
     if not summary.is_file():
         raise MGCCError(f"{summary}: there is no such file; train and evaluate first, or give another --output_dir.")
-    lines = [format_table(json.loads(summary.read_text())), "", "written:"]
+    gate = folder / "generated" / "gate.json"
+    lines = [format_gate(json.loads(gate.read_text())), ""] if gate.is_file() else []
+    lines += [format_table(json.loads(summary.read_text())), "", "written:"]
     lines += [f"  {folder / name}  ({what})" for name, what in _FILES if (folder / name).exists()]
     return "\n".join(lines)

@@ -1,7 +1,12 @@
 """Handlers for the ignite engines of MONAI."""
 
 from mgcc_monai.handlers.checkpoint import BestWeights, ResumableCheckpoint, install_weights
+from mgcc_monai.handlers.clip import GradientClipping
+from mgcc_monai.handlers.discriminator import DiscriminatorStep
 from mgcc_monai.handlers.early_stop import EarlyStop
+from mgcc_monai.handlers.ema import EMA
+from mgcc_monai.handlers.memory import OutOfMemory, is_out_of_memory
+from mgcc_monai.handlers.preview import ReconstructionPreview, SamplePreview
 from mgcc_monai.handlers.progress import BatchProgress, TrainingProgress
 from mgcc_monai.handlers.run_record import RunRecord
 from mgcc_monai.handlers.seed import ProgressSeed
@@ -9,10 +14,17 @@ from mgcc_monai.handlers.seed import ProgressSeed
 __all__ = [
     "BatchProgress",
     "BestWeights",
+    "DiscriminatorStep",
+    "EMA",
     "EarlyStop",
+    "GradientClipping",
+    "OutOfMemory",
     "ProgressSeed",
+    "ReconstructionPreview",
     "ResumableCheckpoint",
     "RunRecord",
+    "SamplePreview",
     "TrainingProgress",
     "install_weights",
+    "is_out_of_memory",
 ]

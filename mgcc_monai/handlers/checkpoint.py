@@ -50,7 +50,8 @@ class ResumableCheckpoint:
 
     Args:
         folder: where the files ``checkpoint_epoch=N.pt`` lie.
-        objects: name to object with ``state_dict``: network, optimizer, lr_scheduler.
+        objects: name to object with ``state_dict``: network, optimizer, lr_scheduler, ema. None is left out, for parts
+            that a config switches off.
         evaluator: the validation engine, whose best metric is kept too.
         resume: start from the newest checkpoint.
         max_iterations: length of the training that the schedules go by; a resumed run must have the same.
@@ -74,7 +75,7 @@ class ResumableCheckpoint:
         device: str | torch.device = "cpu",
     ) -> None:
         self.folder = Path(folder)
-        self.objects = dict(objects)
+        self.objects = {name: thing for name, thing in objects.items() if thing is not None}
         self.evaluator = evaluator
         self.resume = resume
         self.max_iterations = max_iterations

@@ -19,7 +19,7 @@ class ProgressSeed:
 
     Args:
         seed: seed of the run.
-        loader: a loader with ``set_epoch``, such as :class:`mgcc_monai.data.TwoStreamLoader`.
+        loader: a loader or sampler with ``set_epoch``, such as :class:`mgcc_monai.data.TwoStreamLoader`.
     """
 
     def __init__(self, seed: int, loader: Any = None) -> None:

@@ -2,4 +2,6 @@
 
 from mgcc_monai.interop.authors import convert
 
-__all__ = ["convert"]
+__all__ = [
+    "convert",
+]

@@ -1,6 +1,14 @@
 """Losses and schedules that MONAI lacks."""
 
+from mgcc_monai.losses.autoencoder import AutoencoderLoss
 from mgcc_monai.losses.consistency import CrossConsistencyLoss, consistency
+from mgcc_monai.losses.diffusion import DiffusionLoss
 from mgcc_monai.losses.ramps import consistency_ramp
 
-__all__ = ["CrossConsistencyLoss", "consistency", "consistency_ramp"]
+__all__ = [
+    "AutoencoderLoss",
+    "CrossConsistencyLoss",
+    "DiffusionLoss",
+    "consistency",
+    "consistency_ramp",
+]

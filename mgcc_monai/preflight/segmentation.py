@@ -1,4 +1,4 @@
-"""The first item of every run: options, data and weights are checked before any work."""
+"""Checks of the segmentation stage, and those that every stage needs."""
 
 from __future__ import annotations
 

@@ -1,0 +1,121 @@
+"""Latents of a dataset: encoded once, with their flips, and kept in a file that knows what it is of."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+from tqdm import tqdm
+
+from mgcc_monai.errors import MGCCError
+from mgcc_monai.files import is_main_process, write_file
+from mgcc_monai.networks.autoencoder import encode
+
+__all__ = ["class_mix", "class_names", "encode_latents", "held_out_draws", "latent_items"]
+
+logger = logging.getLogger(__name__)
+
+
+def class_names(datalist: Mapping[str, Any], lists: Sequence[str]) -> list[str]:
+    """Return the classes that occur in some lists, in alphabetical order."""
+    return sorted({item["class"] for name in lists for item in datalist[name] if item.get("class")})
+
+
+def class_mix(items: Sequence[Mapping[str, Any]], classes: Sequence[str]) -> list[float]:
+    """Return the share of each class among the items that have one of them.
+
+    Raises:
+        MGCCError: when a class has no image to learn from.
+    """
+    counts = [sum(item.get("class") == name for item in items) for name in classes]
+    for name, count in zip(classes, counts):
+        if not count:
+            known = sorted({str(item.get("class")) for item in items})
+            raise MGCCError(f"--classes: no image to learn from is '{name}'; the classes are {', '.join(known)}.")
+    return [count / sum(counts) for count in counts]
+
+
+@torch.no_grad()
+def encode_latents(
+    vae: Any, dataset: Sequence[Any], path: str | Path, key: Mapping[str, Any], flips: bool, device: Any = "cpu"
+) -> torch.Tensor:
+    """Encode images to normalised latents, or read those of an earlier run where they are of the very same.
+
+    Args:
+        vae: the autoencoder, whose config has the latents' mean and standard deviation.
+        dataset: items with ``image`` 1HW in [-1, 1].
+        path: the file, safetensors.
+        key: all that the latents depend on: the data's hash, the lists, the sizes, the autoencoder's weights.
+        flips: encode each image from left to right and mirrored; the mirrored ones come behind all others.
+        device: where to encode.
+
+    Returns:
+        latents of zero mean and unit deviation, NCHW, or (2N)CHW with flips.
+    """
+    text = json.dumps({**key, "flips": bool(flips), "images": len(dataset)}, sort_keys=True)
+    digest = hashlib.sha256(text.encode()).hexdigest()
+    path = Path(path)
+    if path.is_file():
+        try:
+            with safe_open(str(path), framework="pt") as file:
+                if (file.metadata() or {}).get("key") == digest:
+                    return file.get_tensor("latents")
+            logger.info("%s: is of other images or another autoencoder; encoding anew.", path)
+        except SafetensorError:
+            logger.info("%s: cannot be read; encoding anew.", path)
+    mean, std = (torch.tensor(vae.config[f"latents_{name}"])[:, None, None].to(device) for name in ("mean", "std"))
+    latents: list[torch.Tensor] = []
+    for mirrored in (False, True)[: 2 if flips else 1]:
+        for item in tqdm(dataset, desc="latents", unit="image", disable=not is_main_process()):
+            image = torch.as_tensor(item["image"])[None].to(device)
+            image = image.flip(-1) if mirrored else image
+            latents.append(((encode(vae, image).mode()[0] - mean) / std).cpu())
+    found = torch.stack(latents)
+    if is_main_process():
+        write_file(path, save({"latents": found}, metadata={"key": digest}))
+    return found
+
+
+def latent_items(
+    latents: torch.Tensor, items: Sequence[Mapping[str, Any]], classes: Sequence[str]
+) -> list[dict[str, Any]]:
+    """Pair latents with their class numbers; an image of no class, or of another, has the null class.
+
+    Args:
+        latents: as :func:`encode_latents` returns them.
+        items: the images, once each.
+        classes: names of the classes; their number is the null class.
+    """
+    numbers = {name: number for number, name in enumerate(classes)}
+    labels = [numbers.get(item.get("class"), len(classes)) for item in items]
+    return [{"image": latent, "class_label": labels[index % len(labels)]} for index, latent in enumerate(latents)]
+
+
+def held_out_draws(
+    items: Sequence[Mapping[str, Any]], num_train_timesteps: int, bands: int, seed: int
+) -> list[dict[str, Any]]:
+    """Repeat held-out latents once a band of time steps, each with its own noise and time step that never change.
+
+    Args:
+        items: as :func:`latent_items` returns them.
+        num_train_timesteps: number of time steps of the training.
+        bands: number of bands of equal width; the items are spread evenly over each.
+        seed: seed of the noise.
+    """
+    draws = []
+    for band in range(bands):
+        for index, item in enumerate(items):
+            state = np.random.SeedSequence([int(seed), band, index]).generate_state(1, np.uint64)[0]
+            generator = torch.Generator().manual_seed(int(state >> 1))
+            noise = torch.randn(item["image"].shape, generator=generator)
+            step = int((band + (index + 0.5) / len(items)) * num_train_timesteps / bands)
+            draws.append({**item, "noise": noise, "timesteps": step})
+    return draws

@@ -1,0 +1,213 @@
+"""The whole method by one command: each stage as a bundle workflow, in order, none done twice."""
+
+from __future__ import annotations
+
+import difflib
+import hashlib
+import json
+import os
+import re
+import subprocess
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import yaml
+
+from mgcc_monai.data.datalist import load_datalist
+from mgcc_monai.data.items import embedded_phantoms
+from mgcc_monai.errors import MGCCError
+from mgcc_monai.files import sha256, write_json
+from mgcc_monai.handlers.checkpoint import checkpoints
+from mgcc_monai.options import known_names
+
+__all__ = ["STAGES", "Stage", "fit"]
+
+
+class Stage(NamedTuple):
+    """A workflow of the bundle: what runs, where it writes, what it makes, and whose work it needs."""
+
+    name: str
+    run_id: str
+    configs: tuple[str, ...]
+    folder: str
+    outputs: tuple[str, ...]
+    needs: str | None
+
+
+_MANIFEST, _WEIGHTS = "manifest.jsonl", "diffusion_pytorch_model.safetensors"
+
+STAGES = (
+    Stage("train_autoencoder", "training", ("train_autoencoder.json",), "autoencoder", (f"vae/{_WEIGHTS}",), None),
+    Stage(
+        "train_diffusion",
+        "training",
+        ("train_diffusion.json",),
+        "diffusion",
+        (f"pipeline/vae/{_WEIGHTS}", f"pipeline/unet/{_WEIGHTS}"),
+        "train_autoencoder",
+    ),
+    Stage("generate", "generating", ("generate.json",), "generated", (_MANIFEST, "gate.json"), "train_diffusion"),
+    Stage("train", "training", ("train.json",), "segmentation", ("model.pt", "inference.json"), "generate"),
+    Stage("evaluate", "evaluating", ("train.json", "evaluate.json"), "evaluation", ("summary.json",), "train"),
+)
+
+
+def fit(
+    output_dir: str = "runs",
+    dataset_dir: str | None = None,
+    preset: str = "small",
+    method: str = "mgcc",
+    bundle_root: str | None = None,
+    **settings: Any,
+) -> None:
+    """Train the autoencoder and the denoiser, generate images, train the segmenter with them and evaluate it.
+
+    A stage whose settings, data and upstream weights are those of a finished one is skipped; one that was stopped is
+    resumed. So the same command goes on where it ended.
+
+    Args:
+        output_dir: where everything is written, a folder a stage.
+        dataset_dir: a prepared dataset; the embedded phantoms by default.
+        preset: demo, small, or paper for the configs as they are.
+        method: mgcc, or a file of configs/methods.
+        bundle_root: the bundle's folder; by default the one at hand.
+        settings: any name at the top of a stage's config, such as --count 500 or --max_iterations 2000.
+
+    Raises:
+        MGCCError: when an option does not exist, the data are missing, or a stage failed.
+    """
+    root = _find_bundle(bundle_root)
+    output = Path(str(output_dir)).absolute()
+    _check_settings(settings, root / "configs")
+    overlays = [*_overlay(root, "presets", preset, "paper"), *_overlay(root, "methods", method, "mgcc")]
+    stages = _needed(root, overlays, settings)
+    data = Path(str(dataset_dir)).absolute() if dataset_dir else Path(embedded_phantoms(output))
+    data_hash = load_datalist(data)["hash"]
+    begun = time.time()
+    for number, stage in enumerate(stages, start=1):
+        used = [root / "configs" / name for name in stage.configs]
+        used = [used[0], *overlays, *used[1:]]
+        needs = stage.needs if stage.needs in {other.name for other in stages} else ""
+        upstream = _record(output).get(needs, {}).get("made")
+        key = _hash([_relevant(used, settings), data_hash, upstream])
+        title = f"[{number}/{len(stages)}] {stage.name}"
+        done = _record(output).get(stage.name, {})
+        if done.get("key") == key and done.get("made") and done["made"] == _made(output, stage):
+            print(f"{title}: done before, skipped", flush=True)
+            continue
+        found = _stamps(output / stage.folder / "checkpoints")
+        foreign = done.get("foreign", {}) if done.get("key") == key else found  # checkpoints of other settings
+        resume = any(foreign.get(name) != stamp for name, stamp in found.items())
+        print(f"{title}: {'resumes' if resume else 'starts'}, {_clock(time.time() - begun)} so far", flush=True)
+        _note(output, stage.name, {"key": key, "foreign": foreign})
+        seconds = _run(stage, used, root, output, data, settings, resume)
+        made = _made(output, stage)
+        if made is None:
+            raise MGCCError(f"{output / stage.folder}: {stage.name} ended without {', '.join(stage.outputs)}.")
+        done = {"key": key, "foreign": foreign, "made": made, "seconds": round(seconds, 1)}
+        _note(output, stage.name, done)
+    print(f"{len(stages)} stages done in {_clock(time.time() - begun)}: {output}", flush=True)
+
+
+def _needed(root: Path, overlays: Sequence[Path], settings: Mapping[str, Any]) -> list[Stage]:
+    """All stages; stage 2 alone where nothing unlabelled, or nothing generated, is trained on."""
+    train = _relevant([root / "configs" / "train.json", *overlays], settings)
+    unused = any(str(train[name]) in ("0", "0.0") for name in ("consistency_weight", "generated_fraction"))
+    return [stage for stage in STAGES if not unused or stage.folder in ("segmentation", "evaluation")]
+
+
+def _find_bundle(given: str | None) -> Path:
+    places = [given] if given else [".", "bundle", Path(__file__).parents[1] / "bundle"]
+    for place in places:
+        if (Path(place) / "configs" / "metadata.json").is_file():
+            return Path(place).absolute()
+    raise MGCCError(f"--bundle_root {given or '.'}: there is no configs/metadata.json in it; give the bundle's folder.")
+
+
+def _overlay(root: Path, kind: str, name: str, none: str) -> list[Path]:
+    path = root / "configs" / kind / f"{name}.yaml"
+    if name != none and not path.is_file():
+        known = sorted(found.stem for found in path.parent.glob("*.yaml"))
+        raise MGCCError(f"--{kind[:-1]} {name}: there is no such file; give one of {', '.join([none, *known])}.")
+    return [] if name == none else [path]
+
+
+def _check_settings(settings: Mapping[str, Any], configs: Path) -> None:
+    known = known_names(configs)
+    for name in settings:
+        if name == "resume":
+            raise MGCCError("--resume: 'fit' goes on by itself where it ended; leave it out.")
+        if name not in known:
+            close = difflib.get_close_matches(name, known, n=1)
+            raise MGCCError(f"--{name}: 'fit' has no such option" + (f"; did you mean --{close[0]}?" if close else "."))
+
+
+def _relevant(files: Sequence[Path], settings: Mapping[str, Any]) -> dict[str, Any]:
+    """The stage's files, and of overlays and options what the stage has a name for."""
+    merged: dict[str, Any] = json.loads(files[0].read_text())
+    names = set(merged)
+    for path in files[1:]:
+        overlay = yaml.safe_load(path.read_text())  # JSON is YAML
+        merged.update({k: v for k, v in overlay.items() if path.suffix == ".json" or _top(k) in names})
+    merged.update({name: value for name, value in settings.items() if name in merged})
+    return merged
+
+
+def _hash(content: Any) -> str:
+    return hashlib.sha256(json.dumps(content, sort_keys=True, default=str).encode()).hexdigest()
+
+
+def _made(output: Path, stage: Stage) -> str | None:
+    """Hash of what a stage made; None where something is missing."""
+    files = [output / stage.folder / name for name in stage.outputs]
+    return _hash([sha256(path) for path in files]) if all(path.is_file() for path in files) else None
+
+
+def _record(output: Path) -> dict[str, Any]:
+    path = output / "fit.json"
+    return json.loads(path.read_text()) if path.is_file() else {}
+
+
+def _note(output: Path, name: str, entry: Mapping[str, Any]) -> None:
+    write_json(output / "fit.json", {**_record(output), name: dict(entry)})
+
+
+def _run(
+    stage: Stage,
+    files: Sequence[Path],
+    root: Path,
+    output: Path,
+    data: Path,
+    settings: Mapping[str, Any],
+    resume: bool,
+) -> float:
+    """Run a stage in a process of its own and return the seconds that it took."""
+    options = {"bundle_root": root, "output_dir": output, "dataset_dir": data, **settings}
+    if resume:
+        options["resume"] = "true"
+    command = [sys.executable, "-m", "monai.bundle", "run", stage.run_id, "--config_file", str([str(f) for f in files])]
+    for name, value in options.items():
+        command += [f"--{name}", str(value)]
+    begun = time.time()
+    code = subprocess.run(command, env={"PYTHONWARNINGS": "ignore", **os.environ}).returncode
+    if code:
+        raise MGCCError(
+            f"{stage.name} failed with exit code {code}; its message stands above. What was finished is kept: mend it "
+            "and give the same command again."
+        )
+    return time.time() - begun
+
+
+def _top(name: Any) -> str:
+    return re.split("::|#", str(name).lstrip("+"))[0]
+
+
+def _stamps(folder: Path) -> dict[str, int]:
+    return {path.name: path.stat().st_mtime_ns for path in checkpoints(folder)}
+
+
+def _clock(seconds: float) -> str:
+    return f"{int(seconds) // 60} min {int(seconds) % 60:02d} s"

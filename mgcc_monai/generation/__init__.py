@@ -1,0 +1,25 @@
+"""From trained networks to images that may be trained on: sampling, quality and copies."""
+
+from mgcc_monai.generation.judge import judge
+from mgcc_monai.generation.manifest import kept_images
+from mgcc_monai.generation.pipeline import LatentDiffusionPipeline
+from mgcc_monai.generation.sample import generate
+from mgcc_monai.generation.storage import (
+    load_autoencoder,
+    load_pipeline,
+    save_autoencoder,
+    save_pipeline,
+    weights_hash,
+)
+
+__all__ = [
+    "LatentDiffusionPipeline",
+    "generate",
+    "judge",
+    "kept_images",
+    "load_autoencoder",
+    "load_pipeline",
+    "save_autoencoder",
+    "save_pipeline",
+    "weights_hash",
+]

@@ -1,0 +1,148 @@
+"""The gate between stage 1 and stage 2: quality, copies, and a decision for every generated image."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from mgcc_monai.data.reader import read_image
+from mgcc_monai.errors import MGCCError
+from mgcc_monai.files import is_main_process, write_json
+from mgcc_monai.generation import manifest
+from mgcc_monai.generation.gate import QualityGate
+from mgcc_monai.generation.memorisation import audit
+from mgcc_monai.generation.quality import assess
+from mgcc_monai.handlers.preview import write_sheet
+
+__all__ = ["format_gate", "judge"]
+
+logger = logging.getLogger(__name__)
+
+GATE, SAMPLES, COPIES = "gate.json", "samples.png", "copies.png"
+_LEAST = 10  # images of a kind that the figures of quality need
+
+
+def judge(
+    folder: str | Path,
+    pipeline: Any,
+    training: Sequence[Mapping[str, Any]],
+    held_out: Sequence[Mapping[str, Any]],
+    novel: Sequence[Mapping[str, Any]] = (),
+    seed: int = 0,
+) -> dict[str, Any]:
+    """Decide for each generated image whether stage 2 may have it, and measure those that it may.
+
+    Images unlike any training image are dropped for quality, copies of training images as copies; what is left is
+    compared with held-out real images. Nothing passes when the audit cannot find the copies that are planted.
+    Writes the decisions into the manifest, ``gate.json``, and the sheets ``samples.png`` and, of images with the
+    training images that they copy below them, ``copies.png``.
+
+    Args:
+        folder: the generated images and their manifest.
+        pipeline: the :class:`mgcc_monai.generation.LatentDiffusionPipeline` that made them.
+        training: the images that it learned from, items with ``image`` 1HW in [-1, 1].
+        held_out: real images that it has not seen, likewise.
+        novel: further real images that it has not seen, to count the audit's false alarms on.
+        seed: of the planted copies and of every draw.
+
+    Returns:
+        what ``gate.json`` holds.
+
+    Raises:
+        MGCCError: when there are too few images to judge, or the audit failed.
+    """
+    if not is_main_process():
+        return {}
+    folder = Path(folder)
+    rows = [{**row, "decision": "pending", "reason": ""} for row in manifest.read(folder)]
+    manifest.write(folder, rows)  # an earlier decision does not outlive a failed audit
+    for name in (GATE, SAMPLES, COPIES):
+        (folder / name).unlink(missing_ok=True)
+    made = torch.from_numpy(np.stack([read_image(folder / row["image"]) for row in rows])[:, None] / np.float32(255))
+    known, unseen, others = (_stack(images, made.shape[2:]) for images in (training, held_out, novel))
+    logger.info("Judging %d generated images by %d held-out ones ...", len(made), len(unseen))
+    decisions = QualityGate.fit(known, pipeline.reconstruct).decide(made)
+    report = audit(made, known, unseen, pipeline.reconstruct, seed=seed, novel=others)
+    copies = report.pop("images")
+    judged = [_decision(row, quality, copy) for row, quality, copy in zip(rows, decisions, copies)]
+    keep = torch.tensor([row["decision"] == "keep" for row in judged])
+    rebuilt = torch.cat([pipeline.reconstruct(batch) for batch in unseen.split(16)]).clamp(0, 1)
+    result = {
+        "generated": len(rows),
+        "kept": int(keep.sum()),
+        "dropped_quality": sum(not quality.keep for quality in decisions),
+        "dropped_copies": sum(quality.keep and copy["flagged"] for quality, copy in zip(decisions, copies)),
+        "reconstruction_psnr": float(-10 * (rebuilt - unseen).square().flatten(1).mean(1).log10().mean()),
+        "memorisation": report,
+        "quality": None,
+    }
+    if min(int(keep.sum()), len(unseen)) >= _LEAST:
+        result["quality"] = assess(made[keep], unseen, known, seed=seed)
+    manifest.write(folder, judged)
+    write_json(folder / GATE, result)
+    write_sheet(folder / SAMPLES, made[keep][:32] if keep.any() else made[:32], 8)
+    flagged = [index for index, copy in enumerate(copies) if copy["flagged"]][:8]
+    if flagged:
+        pairs = [made[flagged], known[[copies[index]["nearest"] for index in flagged]]]
+        write_sheet(folder / COPIES, torch.cat(pairs), len(flagged))
+    print(format_gate(result), flush=True)
+    if not keep.any():
+        raise MGCCError(
+            f"{folder}: none of {len(rows)} generated images passed the gate ({result['dropped_quality']} dropped for "
+            f"quality, {result['dropped_copies']} as copies); look at samples.png and train the denoiser longer."
+        )
+    return result
+
+
+def format_gate(result: Mapping[str, Any]) -> str:
+    """Return the figures of ``gate.json`` as lines for the terminal; real-against-real stands beside each."""
+    audited = result["memorisation"]
+    lines = [
+        f"generated images       {result['generated']}: {result['kept']} kept, {result['dropped_quality']} dropped for "
+        f"quality, {result['dropped_copies']} as copies",
+        f"reconstruction PSNR    {result['reconstruction_psnr']:.2f} dB on {audited['calibration_images']} held-out "
+        "images",
+        f"copies                 {audited['copies_generated']} generated images copy one of "
+        f"{audited['copied_training_images']} training images (of {audited['training']}; expected of novel images: "
+        f"{audited['expected_false_positive_rate']:.0%})",
+        "planted copies found   " + ", ".join(f"{kind} {found:.0%}" for kind, found in audited["recall"].items()),
+    ]
+    quality = result["quality"]
+    if quality is None:
+        return "\n".join(
+            [*lines, f"quality                not measured: needs {_LEAST} images kept and {_LEAST} held out"]
+        )
+    for name, digits in (("kid", 4), ("fid", 1), ("precision", 2), ("recall", 2)):
+        shown = []
+        for kind in ("generated", "real"):
+            figure = quality[name][kind]
+            low, high = figure["low"], figure["high"]
+            shown.append(f"{figure['value']:.{digits}f} ({low:.{digits}f} to {high:.{digits}f})")
+        lines.append(f"{name.upper() if len(name) == 3 else name:<23}{shown[0]}; real against real {shown[1]}")
+    ratio = quality["power_ratio"]
+    bands = [f"{band} {value:.2f} ({ratio['real'][band]:.2f})" for band, value in ratio["generated"].items()]
+    lines.append("power, made over real  " + ", ".join(bands) + " by cycles a pixel (real over real)")
+    return "\n".join(lines)
+
+
+def _stack(items: Sequence[Mapping[str, Any]], size: Sequence[int]) -> torch.Tensor:
+    images = [(torch.as_tensor(item["image"]).float() + 1) / 2 for item in items]
+    for image in images:
+        if tuple(image.shape) != (1, *size):
+            raise MGCCError(
+                f"generated images have {size[0]} x {size[1]} pixels, the real ones come as {tuple(image.shape)}; "
+                "give the preset and --image_size that the model was trained with."
+            )
+    return torch.stack(images) if images else torch.zeros(0, 1, *size)
+
+
+def _decision(row: Mapping[str, Any], quality: Any, copy: Mapping[str, Any]) -> dict[str, Any]:
+    scores = {**quality.scores, "correlation": copy["correlation"]}
+    reason = quality.reason or ("copy of a training image" if copy["flagged"] else "")
+    kept = quality.keep and not copy["flagged"]
+    return {**row, "scores": scores, "decision": "keep" if kept else "drop", "reason": reason}

@@ -1,0 +1,210 @@
+"""Generating a folder of images: by several processes, and so that a stopped run goes on."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torch.distributed as dist
+from PIL import Image
+from tqdm import tqdm
+
+from mgcc_monai.data.datalist import image_sha256
+from mgcc_monai.data.reader import read_image
+from mgcc_monai.errors import MGCCError
+from mgcc_monai.files import is_main_process, write_file, write_json
+from mgcc_monai.generation import manifest
+from mgcc_monai.generation.pipeline import LatentDiffusionPipeline
+from mgcc_monai.generation.schedulers import new_scheduler, whole
+from mgcc_monai.handlers.memory import is_out_of_memory
+
+__all__ = ["generate"]
+
+SETTINGS = "generation.json"
+
+
+def generate(
+    pipeline: str | os.PathLike | LatentDiffusionPipeline,
+    folder: str | os.PathLike,
+    count: int | None = None,
+    indices: Sequence[int] | None = None,
+    seed: int = 0,
+    batch_size: int = 16,
+    class_mix: Sequence[float] | None = None,
+    class_labels: str | int | Sequence[str | int] | None = None,
+    num_inference_steps: int = 25,
+    guidance_scale: float = 1.0,
+    scheduler: Any = None,
+    device: str | torch.device | None = None,
+    dataset_hash: str | None = None,
+) -> list[dict[str, Any]]:
+    """Write generated images as 8-bit grey PNG, ``images/000006.png``, and their manifest.
+
+    Image i is a function of (seed, i), and with ``torch.distributed`` rank r of n makes those of ``i mod n = r``. A
+    folder of the same model, seed and settings is gone on with: images that are there, with the pixels that the
+    manifest says, are not made again and keep their decisions. Any other folder is moved to ``<folder>.previous-N``.
+
+    Args:
+        pipeline: the pipeline, or its folder.
+        folder: where the images go.
+        count: make the images 0 to count - 1; the manifest lists them and no others.
+        indices: make these instead; what else the manifest lists stays in it.
+        seed: seed of all images.
+        batch_size: images at a time on a GPU.
+        class_mix: share of each class; None takes the model's.
+        class_labels: name or number of the class, of all images or of each; None draws by ``class_mix``.
+        num_inference_steps: steps of the sampler.
+        guidance_scale: weight of the class against the null class.
+        scheduler: the sampler, an object or the name of a class of diffusers; None takes the model's.
+        device: where to compute; None leaves the pipeline where it is.
+        dataset_hash: hash of the dataset that the model learned from; None takes the pipeline's.
+
+    Returns:
+        the manifest's lines, by index.
+
+    Raises:
+        MGCCError: for an argument that cannot be, a full disk or too little memory. What was finished is kept.
+    """
+    if indices is None and count is None:
+        raise MGCCError("count: say how many images to make, or name their indices.")
+    if indices is None:
+        wanted = list(range(whole(count, "count", 1)))
+    else:
+        wanted = [whole(index, "indices", 0) for index in ([indices] if np.ndim(indices) == 0 else indices)]
+    if not wanted:
+        raise MGCCError("indices: no image is asked for; name at least one.")
+    if not isinstance(pipeline, LatentDiffusionPipeline):
+        pipeline = LatentDiffusionPipeline.from_pretrained(pipeline)
+    if device is not None:
+        pipeline.to(device)
+    numbers = pipeline.class_numbers(wanted, seed, class_labels, class_mix)
+    names = [""] * len(wanted) if numbers is None else [pipeline.config.classes[number] for number in numbers]
+    classes = dict(sorted(zip(wanted, names)))
+    options = {
+        "num_inference_steps": num_inference_steps,
+        "guidance_scale": guidance_scale,
+        "scheduler": scheduler,
+        "batch_size": batch_size,
+    }
+    if guidance_scale != 1 and not pipeline.config.classes:
+        raise MGCCError(f"guidance_scale {guidance_scale}: the model knows no classes to guide by; give 1.")
+    pipeline.group_size(batch_size)  # refused here, before anything is written
+    sampler = new_scheduler(scheduler, pipeline.scheduler, num_inference_steps)
+    plan = json.dumps({k: v for k, v in sampler.config.items() if k[0] != "_"}, sort_keys=True, default=str)
+    settings = {
+        "model": pipeline.fingerprint(),
+        "seed": whole(seed, "seed", 0),
+        "num_inference_steps": int(num_inference_steps),
+        "guidance_scale": float(guidance_scale),
+        "scheduler": type(sampler).__name__,
+        "scheduler_config": hashlib.sha256(plan.encode()).hexdigest()[:16],
+        "class_mix": pipeline.shares(class_mix),
+        "dataset_hash": dataset_hash or pipeline.config.provenance.get("dataset_hash", ""),
+    }
+    folder = Path(folder).absolute()
+    if is_main_process():
+        _open(folder, settings)
+    _wait()
+    _make(pipeline, folder, classes, settings, options)
+    _wait()
+    if is_main_process():
+        manifest.merge(folder, classes if indices is None else None)
+    _wait()
+    return manifest.read(folder)
+
+
+def _open(folder: Path, settings: Mapping[str, Any]) -> None:
+    """Prepare the folder: as it is where it has the same settings, a new one otherwise."""
+    if folder.is_dir() and any(folder.iterdir()):
+        if _settings(folder) == settings:
+            if manifest.parts(folder):
+                manifest.merge(folder)
+            return
+        number = 1
+        while (previous := folder.with_name(f"{folder.name}.previous-{number}")).exists():
+            number += 1
+        folder.rename(previous)
+    write_json(folder / SETTINGS, settings)
+
+
+def _settings(folder: Path) -> Any:
+    try:
+        return json.loads((folder / SETTINGS).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+
+
+def _make(
+    pipeline: LatentDiffusionPipeline,
+    folder: Path,
+    classes: Mapping[int, str],
+    settings: Mapping[str, Any],
+    options: Mapping[str, Any],
+) -> None:
+    """Make this process's share of the images, those that are missing or damaged."""
+    rank, ranks = (dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else (0, 1)
+    share = [index for index in classes if index % ranks == rank]
+    known = (folder / manifest.FILE_NAME).is_file()
+    rows = {row["index"]: row for row in manifest.read(folder, check_images=False)} if known else {}
+    missing = [index for index in share if not _is_made(folder, rows.get(index), settings, classes[index])]
+    size = pipeline.group_size(options["batch_size"])
+    done = len(share) - len(missing)
+    with tqdm(total=len(share), initial=done, desc="generating", unit="image", disable=rank != 0) as bar:
+        for first in range(0, len(missing), size):
+            batch = missing[first : first + size]
+            labels = [classes[index] for index in batch] if pipeline.config.classes else None
+            try:
+                images = pipeline(indices=batch, seed=settings["seed"], class_labels=labels, **options)
+            except (RuntimeError, MemoryError) as error:
+                if not is_out_of_memory(error):
+                    raise
+                raise MGCCError(
+                    f"Out of memory after {done + first} of {len(share)} images: lower --generation_batch_size, or "
+                    "train with a smaller --image_size or --diffusion_channels; what was finished is kept."
+                ) from None
+            for index, image in zip(batch, images):
+                manifest.append(folder, [_write(folder, index, image, classes[index], settings)], rank)
+                bar.update()
+
+
+def _is_made(folder: Path, row: Mapping[str, Any] | None, settings: Mapping[str, Any], name: str) -> bool:
+    """Whether an image is there as it would be made."""
+    if row is None or (row["seed"], row["model"], row["class"]) != (settings["seed"], settings["model"], name):
+        return False
+    try:
+        return image_sha256(read_image(folder / row["image"])) == row["sha256"]
+    except MGCCError:
+        return False
+
+
+def _write(folder: Path, index: int, image: torch.Tensor, name: str, settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Write one image, 1HW in [0, 1], and return its line of the manifest."""
+    pixels = (image[0] * 255).round().to(torch.uint8).numpy()
+    data = io.BytesIO()
+    Image.fromarray(pixels).save(data, format="PNG")
+    path = f"images/{index:06d}.png"
+    write_file(folder / path, data.getvalue())
+    return {
+        "image": path,
+        "index": index,
+        "seed": settings["seed"],
+        "class": name,
+        "model": settings["model"],
+        "sha256": image_sha256(pixels),
+        "scores": {},
+        "decision": "pending",
+        "reason": "",
+    }
+
+
+def _wait() -> None:
+    """Let all processes come to the same point."""
+    if dist.is_initialized():
+        dist.barrier()

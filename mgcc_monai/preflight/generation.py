@@ -1,0 +1,125 @@
+"""Checks of the stages that learn to make images and make them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from mgcc_monai.errors import MGCCError, raise_faults
+from mgcc_monai.generation.storage import load_autoencoder, weights_hash
+from mgcc_monai.options import boolean
+from mgcc_monai.preflight.segmentation import check_items, read_run
+
+__all__ = ["check_autoencoder", "check_generator", "check_generator_data", "check_origin"]
+
+
+def check_generator_data(datalist: Mapping[str, Any], items: Sequence[Mapping[str, Any]], batch_size: int) -> None:
+    """Check the images that the autoencoder and the denoiser learn from, and those held out to judge them.
+
+    Args:
+        datalist: a dataset as :func:`mgcc_monai.data.load_datalist` reads it.
+        items: the images to train on.
+        batch_size: images a batch.
+
+    Raises:
+        MGCCError: lists every fault.
+    """
+    faults = []
+    if int(batch_size) < 1:
+        faults.append(f"a batch of {batch_size} images: give at least 1.")
+    if len(items) < 2:
+        faults.append(
+            f"lists 'training' and 'unlabeled': {len(items)} image in all; a generator would learn it by heart. "
+            "Prepare more images."
+        )
+    elif len(items) < batch_size:
+        faults.append(
+            f"lists 'training' and 'unlabeled': {len(items)} images for batches of {batch_size}; lower the batch size "
+            "or prepare more images."
+        )
+    held_out = datalist["validation"]
+    if not held_out:
+        faults.append("list 'validation': empty, so nothing can judge the generator; prepare more images.")
+    raise_faults(faults + check_items([*items, *({"image": item["image"]} for item in held_out)]), "images to learn")
+
+
+def check_autoencoder(
+    folder: str,
+    datalist: Mapping[str, Any],
+    image_size: Sequence[int],
+    diffusion_dir: str | None = None,
+    resume: Any = False,
+) -> None:
+    """Check that an autoencoder was trained, to its end, on these data and this size.
+
+    Args:
+        folder: the autoencoder's folder.
+        datalist: the data of this stage.
+        image_size: the size of the images in this stage.
+        diffusion_dir: the folder of a denoiser that is to be resumed.
+        resume: whether it is.
+
+    Raises:
+        MGCCError: when it was not, or the denoiser to be resumed is for another autoencoder.
+    """
+    load_autoencoder(folder)
+    run = read_run(folder)
+    check_origin(run, datalist, folder, "autoencoder")
+    if list(run.get("image_size", image_size)) != list(image_size):
+        raise MGCCError(
+            f"{folder}: the autoencoder is for images of {run['image_size']}, this stage has {list(image_size)}; give "
+            "both the same preset and --image_size."
+        )
+    if diffusion_dir is not None and boolean(resume, "resume"):
+        wanted = read_run(diffusion_dir).get("autoencoder")
+        if wanted != weights_hash(Path(folder) / "vae"):
+            raise MGCCError(
+                f"{diffusion_dir}: its denoiser learned the latents of another autoencoder than {folder}; leave "
+                "--resume out to train it anew, or put the autoencoder back."
+            )
+
+
+def check_generator(
+    folder: str, run: Mapping[str, Any], datalist: Mapping[str, Any], image_size: Sequence[int]
+) -> None:
+    """Check that a denoiser was trained, to its end, on these data and this size.
+
+    Args:
+        folder: the denoiser's folder.
+        run: its ``run.json``.
+        datalist: the data at hand.
+        image_size: the size of the images at hand.
+
+    Raises:
+        MGCCError: when it was not.
+    """
+    check_origin(run, datalist, folder, "denoiser")
+    if list(run["image_size"]) != list(image_size):
+        raise MGCCError(
+            f"{folder}: the denoiser makes images of {run['image_size']}, --image_size is {list(image_size)}; give the "
+            "preset that it was trained with."
+        )
+
+
+def check_origin(run: Mapping[str, Any], datalist: Mapping[str, Any], folder: str, what: str) -> None:
+    """Check that a stage was finished on the data at hand.
+
+    Args:
+        run: its ``run.json``.
+        datalist: the data at hand.
+        folder: its folder, for the message.
+        what: what it made, for the message.
+
+    Raises:
+        MGCCError: when it was not finished, or learned from another dataset or another split of this one.
+    """
+    if "missing" in run:
+        raise MGCCError(f"{run['missing']}: there is no such file; run the stage of the {what} first.")
+    if run.get("status") != "finished":
+        raise MGCCError(f"{folder}: the {what} is not finished; resume its stage with --resume true.")
+    if run.get("dataset_hash") != datalist["hash"]:
+        raise MGCCError(
+            f"{folder}: the {what} learned from another dataset, or another split of it ({run.get('dataset')}); it may "
+            "have seen what is held out here. Give that dataset, or another --output_dir to train anew."
+        )

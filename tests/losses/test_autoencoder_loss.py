@@ -1,0 +1,177 @@
+"""Laws of the autoencoder's loss: what each part is and weighs, and whose gradients the adversarial part moves."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from monai.losses import PatchAdversarialLoss
+from monai.networks.nets import PatchDiscriminator
+from skimage.metrics import structural_similarity
+from torch import nn
+from torch.distributions import Normal
+from torch.distributions import kl_divergence as divergence
+
+from mgcc_monai.losses import AutoencoderLoss
+from mgcc_monai.losses.autoencoder import judge, kl_divergence
+
+SIDE = 24
+
+
+def draw(seed: int, *shape: int) -> torch.Tensor:
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
+
+
+def pictures(seed: int = 0, count: int = 2) -> torch.Tensor:
+    return draw(seed, count, 1, SIDE, SIDE).mul(0.4).clamp(-1, 1)
+
+
+def output(seed: int = 1) -> list[torch.Tensor]:
+    return [pictures(seed), draw(seed + 10, 2, 3, 6, 6), draw(seed + 20, 2, 3, 6, 6)]
+
+
+def discriminator() -> PatchDiscriminator:
+    torch.manual_seed(3)
+    return PatchDiscriminator(spatial_dims=2, channels=4, in_channels=1, num_layers_d=2, norm="INSTANCE")
+
+
+def adversarial_loss(weight: float = 0.5, **weights: float) -> AutoencoderLoss:
+    adversarial = PatchAdversarialLoss(criterion="least_squares")
+    return AutoencoderLoss(**weights, adversarial_weight=weight, discriminator=discriminator(), adversarial=adversarial)
+
+
+def test_kl_is_that_of_torch():
+    mean, logvar = draw(1, 4, 3, 5, 6) * 2, draw(2, 4, 3, 5, 6)
+    wanted = divergence(Normal(mean, (0.5 * logvar).exp()), Normal(0.0, 1.0)).mean()
+    assert float(kl_divergence(mean, logvar)) == pytest.approx(float(wanted), rel=1e-5)
+
+
+def test_kl_by_hand():
+    """A mean of 2 costs 2; a variance of e costs (e - 2) / 2; the standard normal costs nothing."""
+    zero, one = torch.zeros(1, 1, 2, 2), torch.ones(1, 1, 2, 2)
+    assert float(kl_divergence(zero, zero)) == 0
+    assert float(kl_divergence(2 * one, zero)) == pytest.approx(2)
+    assert float(kl_divergence(zero, one)) == pytest.approx((np.e - 2) / 2, rel=1e-5)
+    half = torch.cat([2 * one, zero])
+    assert float(kl_divergence(half, torch.zeros(2, 1, 2, 2))) == pytest.approx(1), "a mean over all elements"
+
+
+def test_perfect_reconstruction_leaves_the_kl_alone():
+    image, (_, mean, logvar) = pictures(), output()
+    loss = AutoencoderLoss(kl_weight=0.25)
+    value = float(loss([image.clone(), mean, logvar], image))
+    assert loss.parts["l1"] == 0
+    assert loss.parts["ssim"] == pytest.approx(0, abs=1e-5)
+    assert loss.parts["spectral"] == pytest.approx(0, abs=1e-9)
+    assert value == pytest.approx(0.25 * float(kl_divergence(mean, logvar)), abs=1e-5)
+
+
+def test_parts_against_plain_numpy():
+    image, made = pictures(), output()
+    loss = AutoencoderLoss()
+    loss(made, image)
+    a, b = made[0].double().numpy(), image.double().numpy()
+    assert loss.parts["l1"] == pytest.approx(np.abs(a - b).mean(), rel=1e-5)
+    amplitudes = [np.abs(np.fft.fft2(x, norm="ortho")) for x in (a, b)]
+    assert loss.parts["spectral"] == pytest.approx(np.square(amplitudes[0] - amplitudes[1]).mean(), rel=1e-4)
+    # scikit-image's own SSIM, on the windows that lie wholly inside the image
+    maps = [
+        structural_similarity(x[0], y[0], data_range=2, gaussian_weights=True, use_sample_covariance=False, full=True)
+        for x, y in zip(a, b)
+    ]
+    inner = np.mean([full[5:-5, 5:-5].mean() for _, full in maps])
+    assert loss.parts["ssim"] == pytest.approx(1 - inner, rel=1e-3)
+
+
+def test_data_range_counts():
+    image, made = pictures(), output()
+    found = []
+    for data_range in (1.0, 2.0):
+        loss = AutoencoderLoss(data_range=data_range)
+        loss(made, image)
+        found.append(loss.parts["ssim"])
+    assert found[0] != pytest.approx(found[1], rel=1e-3)
+
+
+@pytest.mark.parametrize("name", ["ssim", "spectral", "kl"])
+def test_each_weight_counts_its_own_part(name):
+    image, made = pictures(), output()
+    without = {"ssim_weight": 0.0, "spectral_weight": 0.0, "kl_weight": 0.0}
+    bare = AutoencoderLoss(**without)
+    l1 = float(bare(made, image))
+    assert l1 == pytest.approx(bare.parts["l1"]) and l1 > 0.1
+    for weight in (1.0, 3.0):
+        loss = AutoencoderLoss(**{**without, f"{name}_weight": weight})
+        assert float(loss(made, image)) - l1 == pytest.approx(weight * loss.parts[name], rel=1e-4)
+        assert loss.parts[name] > 0.01
+
+
+def test_discriminator_is_not_the_losses_own():
+    """Otherwise the loss's weights would be saved, moved and optimised with it."""
+    loss = adversarial_loss()
+    assert list(loss.parameters()) == []
+    judges = [module for module in loss.modules() if isinstance(module, PatchDiscriminator)]
+    assert judges == []
+
+
+def test_adversarial_part_waits_for_its_switch():
+    image, made = pictures(), output()
+    loss, plain = adversarial_loss(0.5), AutoencoderLoss()
+    before = float(loss(made, image))
+    assert before == pytest.approx(float(plain(made, image)), rel=1e-6)
+    assert list(loss.parts) == ["l1", "ssim", "spectral", "kl"]
+    loss.adversarial_active = True
+    value = float(loss(made, image))
+    assert value - before == pytest.approx(0.5 * loss.parts["adversarial"], rel=1e-3)
+    assert loss.parts["adversarial"] > 0.01
+    heavy = adversarial_loss(2.0)
+    heavy.adversarial_active = True
+    assert float(heavy(made, image)) - before == pytest.approx(2 * loss.parts["adversarial"], rel=1e-3)
+
+
+def test_switch_without_discriminator_does_nothing():
+    image, made = pictures(), output()
+    loss = AutoencoderLoss()
+    before = float(loss(made, image))
+    loss.adversarial_active = True
+    assert float(loss(made, image)) == before
+
+
+def test_generator_wants_its_patches_to_pass_for_real():
+    """Least squares to 1 over the verdicts alone, not over the features of the layers before them."""
+    loss = adversarial_loss()
+    loss.adversarial_active = True
+    made = output()
+    loss(made, pictures())
+    with torch.no_grad():
+        layers = discriminator()(made[0])
+    verdict = nn.functional.leaky_relu(layers[-1], 0.05) if loss.adversarial.activation else layers[-1]
+    assert loss.parts["adversarial"] == pytest.approx(float((verdict - 1).square().mean()), rel=1e-5)
+    features = torch.stack([(layer - 1).square().mean() for layer in layers]).mean()
+    assert loss.parts["adversarial"] != pytest.approx(float(features), rel=1e-2)
+
+
+def test_judge_takes_lists_and_tensors():
+    layers = discriminator()(pictures())
+    assert judge(discriminator(), pictures()).shape == layers[-1].shape == (2, 1, *layers[-1].shape[2:])
+    conv = nn.Conv2d(1, 1, 3)
+    assert torch.equal(judge(conv, pictures()), conv(pictures())), "and not the last image of the batch"
+
+
+@pytest.mark.parametrize("active", [False, True])
+def test_gradients_of_the_reconstruction(active):
+    """With every other weight at nought, what the switch adds is a gradient through the discriminator."""
+    loss = adversarial_loss(ssim_weight=0.0, spectral_weight=0.0, kl_weight=0.0)
+    loss.adversarial_active = active
+    made = [tensor.requires_grad_() for tensor in output()]
+    loss(made, pictures()).backward()
+    l1 = torch.sign(made[0] - pictures()).detach() / made[0].numel()
+    assert torch.allclose(made[0].grad, l1, atol=1e-9) == (not active)
+    assert not made[1].grad.any() and not made[2].grad.any()
+
+
+def test_parts_hold_no_graph():
+    made = [tensor.requires_grad_() for tensor in output()]
+    loss = AutoencoderLoss()
+    loss(made, pictures())
+    assert all(type(value) is float for value in loss.parts.values())
