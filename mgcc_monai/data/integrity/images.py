@@ -74,7 +74,7 @@ def _look(picture: Picture, mask: bool) -> None:
         if picture.frames > 1 or opened.mode in ("1", "L") and not (mask and opened.format == "JPEG"):
             return
         upright = ImageOps.exif_transpose(opened)
-    if "A" in upright.mode or "transparency" in upright.info:
+    if upright.mode[0] not in "IF" and ("A" in upright.mode or "transparency" in upright.info):
         picture.alpha = bool(np.ptp(np.asarray(upright.convert("RGBA"))[..., 3]))
     if mask:
         picture.luminance = np.asarray(upright.convert("L")) if upright.mode[0] not in "IF" else None
