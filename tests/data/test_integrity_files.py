@@ -68,22 +68,22 @@ def _jpeg(p):
     p.save("labels/0.jpg", p.disc(), quality=75)
 
 
-def _palette(p, colours):
+def _palette(p, colours, lesion=1):
     picture = Image.new("P", (80, 60))
-    picture.putdata((p.disc() > 0).astype(int).ravel().tolist())
+    picture.putdata(((p.disc() > 0) == lesion).astype(int).ravel().tolist())
     picture.putpalette(colours)
     picture.save(p.folder / "labels/0.png")
 
 
 def _calipers(p):
-    grey = p.grey(0) // 2
+    grey = p.grey(0) // 4 + 95
     for row, column in ((20, 20), (40, 60)):
         grey[row - 5 : row + 6, column] = grey[row, column - 5 : column + 6] = 250
     p.save("images/0.png", grey)
 
 
 def _text(p):
-    picture = Image.fromarray(p.grey(0) // 2)
+    picture = Image.fromarray(p.grey(0) // 4 + 95)
     ImageDraw.Draw(picture).text((10, 40), "LEFT", fill=250)
     picture.save(p.folder / "images/0.png")
 
@@ -111,8 +111,8 @@ FILE_FAULTS = {
     "truncated-file": _cut_short,
     "several-frames": _pages,
     "wrong-suffix": lambda p: Image.fromarray(p.grey(0)).save(p.folder / "images/0.png", "BMP"),
-    "constant-image": lambda p: p.save("images/0.png", p.disc() * 0 + 90),
-    "image-is-mask": lambda p: p.save("images/0.png", p.disc() // 4 + 80),
+    "constant-image": lambda p: p.save("images/0.png", p.disc() * 0 + 130),
+    "image-is-mask": lambda p: p.save("images/0.png", p.disc() // 4 + 120),
     "low-contrast": lambda p: p.save("images/0.png", np.uint8(100 + p.grey(0) // 60)),
     "saturated-image": lambda p: _share_of(p, 255, 0.3),
     "black-image": lambda p: _share_of(p, 0, 0.96),
@@ -134,7 +134,7 @@ FILE_FAULTS = {
     "mask-size": lambda p: p.save("labels/0.png", p.disc()[:50]),
     "jpeg-mask": _jpeg,
     "unclear-mask": lambda p: _palette(p, [0] * 6),
-    "palette-mask": lambda p: _palette(p, [255, 255, 255, 0, 0, 0]),
+    "palette-mask": lambda p: _palette(p, [255, 255, 255, 0, 0, 0], lesion=0),
     "empty-mask": lambda p: p.save("labels/0.png", p.disc() * 0),
     "lesion-in-normal": lambda p: p.save("labels/18.png", p.disc()[::-1, ::-1]),
     "full-mask": lambda p: p.save("labels/0.png", p.disc() * 0 + 255),
