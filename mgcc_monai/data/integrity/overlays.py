@@ -1,4 +1,9 @@
-"""Marks that a scanner burns into an image: caliper crosses and lines of text. Rough, and meant for a warning."""
+"""Marks that a scanner burns into an image: caliper crosses and lines of text. Rough, and meant for a warning.
+
+On 622 images of BUSI (256 x 256), two or more crosses are found in 57 images and text in 71; by eye, all 57 do have
+calipers, and all of the 70 that were looked at have text. How many marks are missed was not counted; single crosses,
+lines between calipers and words of fewer than three letters are.
+"""
 
 from __future__ import annotations
 
