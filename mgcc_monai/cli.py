@@ -64,7 +64,7 @@ def check(dataset_dir: str, report: str = "") -> None:
         write_json(str(report), found.content())
     print(found.table())
     if found.faults:
-        raise MGCCError(f"{found.file}: {len(found.faults)} faults; correct them before training.")
+        raise MGCCError(f"{found.file}: faults found ({len(found.faults)}); correct them before training.")
 
 
 def show(output_dir: str = "runs") -> None:

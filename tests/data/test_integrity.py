@@ -106,7 +106,7 @@ def _fired(folder: Path, **options: Any) -> set[str]:
 def test_a_clean_dataset_fires_nothing(clean):
     report = check_dataset(clean)
     assert report.findings == [] and report.images == 20
-    assert f"{len(CHECKS)} checks over 20 images, 0 faults, 0 warnings" in report.table()
+    assert f"{len(CHECKS)} checks over 20 images; faults: 0, warnings: 0" in report.table()
 
 
 def test_names_are_unique_and_checks_enough():
@@ -157,5 +157,5 @@ def test_all_is_told_at_once_with_files(plant):
     table = report.table()
     for text in ("images/18.png: named in normal", "labels/0.png: no lesion", "images/19.png: every pixel is 9"):
         assert str(plant.folder / text.split(":")[0]) in table and text in table
-    assert table.endswith("checks over 19 images, 4 faults, 0 warnings")
+    assert table.endswith("checks over 19 images; faults: 4, warnings: 0")
     assert report.content()["counts"] == report.counts and len(report.content()["findings"]) == 4

@@ -162,7 +162,7 @@ class Report:
             lines += [f"  {line}" for line in shown]
             lines += [f"  ... and {count - len(shown)} more"] if len(shown) < count else []
         what = f"{len(CHECKS)} checks over {self.images} images"
-        lines.append(f"{self.file}: {what}, {len(self.faults)} faults, {len(self.warnings)} warnings")
+        lines.append(f"{self.file}: {what}; faults: {len(self.faults)}, warnings: {len(self.warnings)}")
         return "\n".join(lines)
 
     def content(self) -> dict[str, Any]:
