@@ -76,8 +76,8 @@ _REFUSED = (
     "torch.optim.optimizer.register_",
     "torch.utils.data.graph",
     "torch.utils.data.backward_compatibility",
+    "torch.utils.data.datapipes.",
 )
-_ROOTS = ("diffusers", "ignite", "mgcc_monai", "monai", "torch")
 _CONSTRUCTORS = {"from_config"}
 
 # In expressions: what our own configs call or name, beside public names of our own package.
@@ -155,9 +155,8 @@ def _fault(name: str) -> str:
         return thing
     if not callable(thing):
         return f"'{name}' is nothing that can be called"
-    home = getattr(thing, "__module__", None) or name
-    true_name = f"{home}.{getattr(thing, '__qualname__', '')}"
-    if home.split(".")[0] not in _ROOTS or true_name.startswith(_REFUSED):
+    true_name = f"{getattr(thing, '__module__', None) or name}.{getattr(thing, '__qualname__', '')}"
+    if name not in _SINGLE and not _listed(true_name):  # what a listed module has only imported from elsewhere
         return f"'{name}' is {true_name}, which is not on the list of what a config may call"
     return ""
 

@@ -54,6 +54,7 @@ def test_target_outside_the_list_is_found_wherever_it_stands(target, where, tmp_
     monai.networks.nets.DenseNet121.load_state_dict monai.data.load_net_with_metadata monai.losses.PerceptualLoss
     diffusers.AutoencoderKL.from_pretrained diffusers.DiffusionPipeline diffusers.UNet2DModel.__init__
     ignite.handlers.WandBLogger ignite.distributed.spawn mgcc_monai.fit.fit mgcc_monai.data.reader.Path
+    mgcc_monai.preflight.ConfigParser mgcc_monai.data.datalist.write_json monai.data.utils.optional_import
     mgcc_monai.files.write_file mgcc_monai.security.weights.save_atomically torch.nn scripts.mine @a $a %a""".split(),
 )
 def test_dangers_inside_the_listed_packages_are_found(target, tmp_path):
@@ -128,6 +129,7 @@ EXPRESSIONS = {
     "$monai.bundle.load('x')": "monai.bundle.load",
     "$mgcc_monai.files.write_file('a', 'b')": "write_file",
     "$mgcc_monai.preflight.torch.load('a')": "reaches the module torch",
+    "$mgcc_monai.preflight.ConfigParser({'a': {'_tar' + 'get_': 'os.system'}})": "ConfigParser",
     "$[os for os in @a]": "name of its own",
     "$lambda torch: torch.load(1)": "name of its own",
     "$(y := 1)": "assignment",
