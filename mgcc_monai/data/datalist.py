@@ -213,9 +213,15 @@ def _check_item(file: Path, name: str, item: Any) -> list[str]:
     faults, root = [], file.parent.resolve()
     for path in (item[key] for key in _FILES if key in item):
         parts = PureWindowsPath(str(path))  # which takes both kinds of slashes, and knows of drives
-        if parts.anchor or ".." in parts.parts or not (root / path).resolve().is_relative_to(root):
+        try:
+            inside = (root / path).resolve().is_relative_to(root)
+            there = inside and (root / path).is_file()
+        except (OSError, RuntimeError, TypeError, ValueError):  # too long, a loop of links, no text, a NUL in it
+            faults.append(f"{file}: {str(path)[:80]!r} is no path; run prepare again")
+            continue
+        if parts.anchor or ".." in parts.parts or not inside:
             faults.append(f"{file}: {path} lies outside the dataset's folder; paths must be relative and stay in it")
-        elif not (root / path).is_file():
+        elif not there:
             faults.append(f"{file.parent / path}: missing; copy it back or run prepare again")
     return faults
 
@@ -237,7 +243,7 @@ def load_datalist(dataset_dir: str | Path) -> dict[str, Any]:
     file = find_dataset(dataset_dir)
     try:
         content = json.loads(file.read_text(encoding="utf-8"))
-    except (UnicodeDecodeError, json.JSONDecodeError) as error:
+    except (ValueError, RecursionError) as error:  # no text, no JSON, a number or a nesting without end
         raise MGCCError(f"{file}: not valid JSON ({error}); run prepare again") from error
     keys = content if isinstance(content, dict) else {}
     if missing := [key for key in _REQUIRED if key not in keys]:

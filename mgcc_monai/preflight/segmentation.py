@@ -18,6 +18,7 @@ from mgcc_monai.data.reader import read_image, read_mask
 from mgcc_monai.errors import MGCCError, raise_faults
 from mgcc_monai.handlers.checkpoint import newest_checkpoint
 from mgcc_monai.security import weights
+from mgcc_monai.security.bundle_check import check_definition
 
 __all__ = [
     "build",
@@ -233,5 +234,10 @@ def read_run(folder: str) -> dict[str, Any]:
 
 
 def build(definition: Mapping[str, Any]) -> Any:
-    """Build the component that a ``_target_`` dictionary of a run's settings describes."""
+    """Build the component that a ``_target_`` dictionary of a run's settings describes.
+
+    Raises:
+        MGCCError: when it names anything that ``check-bundle`` would not let pass; settings come with weights.
+    """
+    check_definition(definition, "the run's inference.json")
     return ConfigParser({"component": dict(definition)}).get_parsed_content("component")
