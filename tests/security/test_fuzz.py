@@ -24,6 +24,7 @@ from mgcc_monai.data import bounds
 from mgcc_monai.data.datalist import LISTS, load_datalist, write_dataset
 from mgcc_monai.data.reader import IMAGE_SUFFIXES, read_image, read_mask
 from mgcc_monai.errors import MGCCError
+from mgcc_monai.generation import manifest
 
 hypothesis = pytest.importorskip("hypothesis")
 given, st = hypothesis.given, hypothesis.strategies
@@ -229,3 +230,34 @@ def test_numbers_and_nesting_without_end(dataset, text):
     (dataset / "deep.json").write_text(text)
     with pytest.raises(MGCCError):
         load_datalist(dataset / "deep.json")
+
+
+ROW = {"image": "images/000000.png", "index": 0, "seed": 0, "class": "benign", "model": "m", "sha256": "0" * 64}
+ROW |= {"scores": {"mean": 0.5}, "decision": "keep", "reason": ""}
+
+
+@fuzz
+@given(changed(), st.binary(max_size=60))
+def test_changed_manifest_gives_lines_or_plain_faults(folder, changes, more):
+    rows: Any = [json.loads(json.dumps(ROW)) | {"index": index, "image": f"{index}.png"} for index in range(3)]
+    for number, remove, value in changes:
+        places = [place for place in _places(rows) if place]
+        if not places:
+            break
+        *path, last = places[number % len(places)]
+        inner = rows
+        for key in path:
+            inner = inner[key]
+        if remove:
+            del inner[last]
+        else:
+            inner[last] = value
+    file = folder / manifest.FILE_NAME
+    file.write_bytes("\n".join(map(json.dumps, rows)).encode() + (b"\n" + more if more else b""))
+    with watched():
+        try:
+            read = manifest.read(folder, check_images=False)
+        except MGCCError as error:
+            assert str(folder) in error.message
+        else:
+            assert all(set(row) >= set(ROW) and row["decision"] in manifest.DECISIONS for row in read)

@@ -250,10 +250,10 @@ def _within(function: Callable[[], Any], extra: int, marker: Path) -> None:
 
 @pytest.mark.skipif(not Path("/proc/self/statm").is_file(), reason="limits memory as Linux does")
 def test_decompression_bomb_is_refused_before_it_takes_memory(tmp_path, naively, monkeypatch):
-    """20,000 x 20,000 pixels, 400 million bytes once decoded, in some 50 kB; 100 million bytes must do to refuse it."""
+    """40,000 x 40,000 pixels, 1,600 million bytes once decoded, in some 200 kB; 100 million must do to refuse it."""
     path, full = tmp_path / "bomb.png", tmp_path / "full"
-    _png_bomb(path, 20_000)
-    assert path.stat().st_size < 100_000
+    _png_bomb(path, 40_000)
+    assert path.stat().st_size < 300_000
     naively(_within, lambda: read_image(path), 100_000_000, full)
     assert (tmp_path / "refused").exists() and not full.exists()
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", None)
