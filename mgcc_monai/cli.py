@@ -11,13 +11,16 @@ from typing import Any
 
 import fire
 
+from mgcc_monai.data.integrity import check_dataset
 from mgcc_monai.data.phantom import write_phantoms
 from mgcc_monai.data.prepare import describe, prepare, split
 from mgcc_monai.errors import MGCCError
 from mgcc_monai.evaluation.show import show_run
+from mgcc_monai.files import write_json
 from mgcc_monai.fit import fit
 from mgcc_monai.interop.authors import convert as convert_checkpoint
 from mgcc_monai.options import boolean
+from mgcc_monai.security import bundle_check
 
 __all__ = ["main"]
 
@@ -51,6 +54,21 @@ def convert(checkpoint: str, output: str) -> None:
         print(f"  {name}: {value}")
 
 
+def check(dataset_dir: str, report: str = "") -> None:
+    """Run every check over a dataset and print what they found; the exit code is 1 when there are faults.
+
+    Args:
+        dataset_dir: the dataset's folder, or its file.
+        report: a JSON file to write everything to.
+    """
+    found = check_dataset(str(dataset_dir))
+    if report:
+        write_json(str(report), found.content())
+    print(found.table())
+    if found.faults:
+        raise MGCCError(f"{found.file}: faults found ({len(found.faults)}); correct them before training.")
+
+
 def show(output_dir: str = "runs") -> None:
     """Print the figures of a finished run and the paths of what it wrote.
 
@@ -60,13 +78,32 @@ def show(output_dir: str = "runs") -> None:
     print(show_run(str(output_dir)))
 
 
+def check_bundle(path: str) -> None:
+    """List what a bundle would run that is not on our list, without running or loading any of it.
+
+    Args:
+        path: the bundle's folder, or its zip.
+
+    Raises:
+        MGCCError: when there is anything to list, so that the exit code is 1.
+    """
+    findings = bundle_check.check_bundle(str(path))
+    for finding in findings:
+        print(finding)
+    if findings:
+        raise MGCCError(f"{path}: {len(findings)} findings; read what they name before you run anything of it.")
+    print(f"{path}: names nothing outside the list.")
+
+
 COMMANDS = {
     "prepare": _making_a_dataset(prepare, "output"),
     "split": _making_a_dataset(split, "output_json"),
     "phantom": _making_a_dataset(write_phantoms, "output"),
     "fit": fit,
+    "check": check,
     "convert": convert,
     "show": show,
+    "check-bundle": check_bundle,
 }
 
 

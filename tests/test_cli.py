@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from mgcc_monai import cli
+from mgcc_monai.data.phantom import write_phantoms
 from mgcc_monai.errors import MGCCError
 
 
@@ -30,6 +31,21 @@ def test_phantom_split_and_show(
     assert first["hash"] != second["hash"] and second["split_seed"] == 3
     with pytest.raises(MGCCError, match="train and evaluate first"):
         call(monkeypatch, "show", "--output_dir", str(tmp_path))
+
+
+def test_check_tells_faults_and_exits_with_1(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder, report = tmp_path / "phantoms", tmp_path / "report.json"
+    write_phantoms(folder, count=20, size=(64, 80))
+    call(monkeypatch, "check", "--dataset_dir", str(folder), "--report", str(report))  # warnings at most
+    assert json.loads(report.read_text())["faults"] == 0 and "faults: 0, " in capsys.readouterr().out
+    image = sorted((folder / "images").iterdir())[0]
+    image.write_bytes(b"")
+    with pytest.raises(MGCCError, match=r"faults found \(1\)") as error:
+        call(monkeypatch, "check", "--dataset_dir", str(folder), "--report", str(report))
+    assert error.value.code and str(image) in capsys.readouterr().out
+    assert [finding["file"] for finding in json.loads(report.read_text())["findings"][:1]] == [str(image)]
 
 
 def test_misspelt_option_is_refused_before_anything_is_done(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

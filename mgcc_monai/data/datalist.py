@@ -29,9 +29,11 @@ __all__ = [
     "LISTS",
     "dataset_hash",
     "find_dataset",
+    "image_moments",
     "image_sha256",
     "image_statistics",
     "load_datalist",
+    "statistics_of",
     "write_dataset",
 ]
 
@@ -72,6 +74,24 @@ def dataset_hash(lists: Mapping[str, Sequence[Mapping[str, Any]]]) -> str:
     return hashlib.sha256(json.dumps(content, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
 
 
+def image_moments(pixels: np.ndarray) -> tuple[float, float]:
+    """Give the mean of an image's pixels and that of their squares, scaled to [0, 1] by the image's own range.
+
+    Args:
+        pixels: uint8 HW. A constant image is 0 everywhere.
+    """
+    counts = np.bincount(pixels.ravel(), minlength=256)
+    levels = np.flatnonzero(counts)
+    scaled = (levels - levels[0]) / max(levels[-1] - levels[0], 1)
+    return float(counts[levels] @ scaled / counts.sum()), float(counts[levels] @ scaled**2 / counts.sum())
+
+
+def statistics_of(moments: Sequence[tuple[float, float]]) -> dict[str, float]:
+    """Give ``mean`` and ``std`` over images of some :func:`image_moments`, as :func:`image_statistics` does."""
+    mean, square = (fsum(values) / len(moments) for values in zip(*moments, strict=True))
+    return {"mean": round(mean, 6), "std": round(sqrt(max(square - mean**2, 0.0)), 6)}
+
+
 def image_statistics(paths: Sequence[str | Path]) -> dict[str, float]:
     """Give the mean and standard deviation over all pixels of images, each scaled to [0, 1] by its own range.
 
@@ -81,15 +101,7 @@ def image_statistics(paths: Sequence[str | Path]) -> dict[str, float]:
     Returns:
         ``mean`` and ``std``, rounded to 6 places; every image has equal weight, whatever its size.
     """
-    means, squares = [], []
-    for path in paths:
-        counts = np.bincount(read_image(path).ravel(), minlength=256)
-        levels = np.flatnonzero(counts)
-        scaled = (levels - levels[0]) / max(levels[-1] - levels[0], 1)
-        means.append(float(counts[levels] @ scaled / counts.sum()))
-        squares.append(float(counts[levels] @ scaled**2 / counts.sum()))
-    mean, square = fsum(means) / len(means), fsum(squares) / len(squares)
-    return {"mean": round(mean, 6), "std": round(sqrt(max(square - mean**2, 0.0)), 6)}
+    return statistics_of([image_moments(read_image(path)) for path in paths])
 
 
 def _leaks(file: Path, lists: Mapping[str, Sequence[Mapping[str, Any]]]) -> list[str]:
@@ -201,9 +213,15 @@ def _check_item(file: Path, name: str, item: Any) -> list[str]:
     faults, root = [], file.parent.resolve()
     for path in (item[key] for key in _FILES if key in item):
         parts = PureWindowsPath(str(path))  # which takes both kinds of slashes, and knows of drives
-        if parts.anchor or ".." in parts.parts or not (root / path).resolve().is_relative_to(root):
+        try:
+            inside = (root / path).resolve().is_relative_to(root)
+            there = inside and (root / path).is_file()
+        except (OSError, RuntimeError, TypeError, ValueError):  # too long, a loop of links, no text, a NUL in it
+            faults.append(f"{file}: {str(path)[:80]!r} is no path; run prepare again")
+            continue
+        if parts.anchor or ".." in parts.parts or not inside:
             faults.append(f"{file}: {path} lies outside the dataset's folder; paths must be relative and stay in it")
-        elif not (root / path).is_file():
+        elif not there:
             faults.append(f"{file.parent / path}: missing; copy it back or run prepare again")
     return faults
 
@@ -215,8 +233,8 @@ def load_datalist(dataset_dir: str | Path) -> dict[str, Any]:
         dataset_dir: the dataset's folder, or a file like ``dataset.json`` itself.
 
     Returns:
-        The file's content, with the paths of ``image``, ``label`` and ``withheld_label`` made absolute, and ``folder``,
-        what they were relative to.
+        The file's content, with the paths of ``image``, ``label`` and ``withheld_label`` made absolute, ``folder``,
+        what they were relative to, and ``file``, its own path.
 
     Raises:
         MGCCError: if there is no dataset, or its file is damaged, names files that are missing or outside its folder,
@@ -225,7 +243,7 @@ def load_datalist(dataset_dir: str | Path) -> dict[str, Any]:
     file = find_dataset(dataset_dir)
     try:
         content = json.loads(file.read_text(encoding="utf-8"))
-    except (UnicodeDecodeError, json.JSONDecodeError) as error:
+    except (ValueError, RecursionError) as error:  # no text, no JSON, a number or a nesting without end
         raise MGCCError(f"{file}: not valid JSON ({error}); run prepare again") from error
     keys = content if isinstance(content, dict) else {}
     if missing := [key for key in _REQUIRED if key not in keys]:
@@ -242,5 +260,5 @@ def load_datalist(dataset_dir: str | Path) -> dict[str, Any]:
     for name in names:
         for item in content[name]:
             item.update({key: os.path.join(file.parent, item[key]) for key in _FILES if key in item})
-    content["folder"] = str(file.parent)
+    content |= {"folder": str(file.parent), "file": str(file)}
     return content

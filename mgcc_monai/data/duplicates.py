@@ -24,6 +24,7 @@ Time: 10 s for 622 images on one busy core; it grows with the square of their nu
 from __future__ import annotations
 
 from collections.abc import Hashable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -90,12 +91,19 @@ def _variants(maps: list[np.ndarray]) -> Iterator[np.ndarray]:
                 yield _unit(view[:, top : top + window, left : left + window])
 
 
-def duplicate_pairs(images: Sequence[np.ndarray | str | Path], threshold: float = THRESHOLD) -> list[tuple[int, int]]:
+def duplicate_pairs(
+    images: Sequence[np.ndarray | str | Path],
+    threshold: float = THRESHOLD,
+    sides: Sequence[Hashable] | None = None,
+    workers: int = 1,
+) -> list[tuple[int, int]]:
     """Find the pairs of images that are near-duplicates of one another.
 
     Args:
         images: uint8 HW arrays or paths, N of them.
         threshold: the least score of a duplicate, in (0, 1].
+        sides: a side for each image; only pairs of two sides are looked for, which is quicker.
+        workers: threads.
 
     Returns:
         Index pairs (i, j), i < j, sorted.
@@ -106,17 +114,22 @@ def duplicate_pairs(images: Sequence[np.ndarray | str | Path], threshold: float 
     maps = [_local_contrast(thumbnails, round(_SIDE * y), round(_SIDE * x)) for y, x in ((1.0, 1.0), *_MAGNIFY)]
     centre = _unit(maps[0][:, _MARGIN:-_MARGIN, _MARGIN:-_MARGIN])
     same = np.unique(thumbnails.reshape(len(thumbnails), -1), axis=0, return_inverse=True)[1].ravel()
-    pairs = set()
-    for start in range(0, len(centre), _BLOCK):
-        block = centre[start : start + _BLOCK]
-        best = (same[start : start + _BLOCK, None] == same[None]).astype(np.float32)
-        with threadpool_limits(1, "blas"):  # many small products: on a busy machine threads wait for one another
-            for windows in _variants(maps):
-                np.maximum(best, block @ windows.T, out=best)
-        for i, j in np.argwhere(best >= threshold):
-            if i + start != j:
-                pairs.add((int(min(i + start, j)), int(max(i + start, j))))
-    return sorted(pairs)
+    every, numbers = np.arange(len(images)), {}
+    side = np.array([numbers.setdefault(s, len(numbers)) for s in sides or [None] * len(images)])
+    parts = [(every[side == s], every[side != s] if sides else every) for s in range(len(numbers))]
+    blocks = [(rows[k : k + _BLOCK], others) for rows, others in parts for k in range(0, len(rows), _BLOCK)]
+
+    def search(block: tuple[np.ndarray, np.ndarray]) -> list[tuple[int, int]]:
+        rows, others = block
+        chosen = centre[rows]
+        best = (same[rows, None] == same[None, others]).astype(np.float32)
+        for windows in _variants([m[others] for m in maps]):
+            np.maximum(best, chosen @ windows.T, out=best)
+        return [(int(rows[i]), int(others[j])) for i, j in np.argwhere(best >= threshold) if rows[i] != others[j]]
+
+    # many small products: on a busy machine the threads of one product wait for one another
+    with threadpool_limits(1, "blas"), ThreadPoolExecutor(workers) as pool:
+        return sorted({(min(pair), max(pair)) for pairs in pool.map(search, blocks) for pair in pairs})
 
 
 def _components(count: int, pairs: Sequence[tuple[int, int]]) -> np.ndarray:

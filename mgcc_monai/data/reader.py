@@ -10,12 +10,12 @@ import nibabel
 import numpy as np
 from PIL import Image, ImageOps
 
+from mgcc_monai.data.bounds import MAX_PIXELS, check_file_size, check_pixels, check_unpacked
 from mgcc_monai.errors import MGCCError
 
 __all__ = ["IMAGE_SUFFIXES", "MAX_PIXELS", "image_stem", "list_images", "read_image", "read_mask", "refused_files"]
 
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".nii", ".nii.gz")
-MAX_PIXELS = 10_000 * 10_000
 
 _VIDEO = "a video, where one frame is expected; export the frames wanted as PNG files"
 _REFUSED = {
@@ -66,6 +66,7 @@ def _check_file(path: Path) -> None:
         raise MGCCError(f"{path}: no such file; check the path")
     if path.stat().st_size == 0:
         raise MGCCError(f"{path}: the file is empty (0 bytes); copy or download it again")
+    check_file_size(path)
     with path.open("rb") as file:
         head = file.read(512).lstrip().lower()
     if head.startswith(b"version https://git-lfs"):
@@ -78,18 +79,13 @@ def _check_file(path: Path) -> None:
         raise MGCCError(f"{path}: unknown kind of file; images end in one of {', '.join(IMAGE_SUFFIXES)}")
 
 
-def _check_size(path: Path, width: int, height: int) -> None:
-    if width * height > MAX_PIXELS:
-        raise MGCCError(f"{path}: {width} x {height} pixels, more than the {MAX_PIXELS} allowed; make it smaller")
-
-
 def _open_picture(path: Path) -> Image.Image:
     """Open with Pillow: whole, one frame, upright."""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("error", Image.DecompressionBombWarning)
             with Image.open(path) as picture:
-                _check_size(path, *picture.size)
+                check_pixels(path, *picture.size)
                 frames = getattr(picture, "n_frames", 1)
                 if frames > 1 and picture.format != "MPO":  # MPO: a camera's JPEG with a preview behind it
                     raise MGCCError(f"{path}: {frames} frames, where one is expected; export one frame to a file")
@@ -108,6 +104,8 @@ def _open_picture(path: Path) -> Image.Image:
 
 def _read_nifti(path: Path) -> np.ndarray:
     """Read a 2-D NIfTI as HW: rows first."""
+    if _suffix(path) == ".nii.gz":
+        check_unpacked(path)
     try:
         image = nibabel.load(path)
         shape = list(image.shape)
@@ -115,7 +113,7 @@ def _read_nifti(path: Path) -> np.ndarray:
             shape.pop()
         if len(shape) != 2:
             raise MGCCError(f"{path}: a NIfTI of shape {tuple(image.shape)}, where one frame is expected; export one")
-        _check_size(path, *shape)
+        check_pixels(path, *shape)
         values = np.asanyarray(image.dataobj).reshape(shape).T
     except Exception as error:
         raise MGCCError(f"{path}: damaged or truncated ({error}); copy or download it again") from error

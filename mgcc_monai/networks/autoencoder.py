@@ -40,8 +40,8 @@ def _side(vae: Any) -> int:
 class Autoencoder(nn.Module):
     """Call a ``diffusers.AutoencoderKL`` as a network of one tensor.
 
-    ``train()`` returns ``[reconstruction, mean, logvar]``, the reconstruction being of a draw from the posterior;
-    ``eval()`` returns the reconstruction of the posterior's mean alone.
+    In training it returns ``[reconstruction, mean, logvar]``, the reconstruction being of a draw from the posterior;
+    in evaluation it returns the reconstruction of the posterior's mean alone.
 
     Args:
         vae: the autoencoder.

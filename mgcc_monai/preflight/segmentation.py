@@ -12,11 +12,13 @@ import torch
 from monai.bundle import ConfigParser
 
 from mgcc_monai import options
-from mgcc_monai.data.datalist import load_datalist
+from mgcc_monai.data.datalist import ALL_LISTS, load_datalist
+from mgcc_monai.data.integrity import check_dataset
 from mgcc_monai.data.reader import read_image, read_mask
 from mgcc_monai.errors import MGCCError, raise_faults
 from mgcc_monai.handlers.checkpoint import newest_checkpoint
 from mgcc_monai.security import weights
+from mgcc_monai.security.bundle_check import check_definition
 
 __all__ = [
     "build",
@@ -31,6 +33,8 @@ __all__ = [
 ]
 
 logger = logging.getLogger(__name__)
+
+_COMPARED = 2000  # images up to which near-duplicates are looked for before a training
 
 _TRAIN_FIRST = "train first, or give the --output_dir of a finished training."
 
@@ -79,7 +83,7 @@ def check_training(
     unlabeled_batch_size: int,
     consistency_weight: float,
 ) -> None:
-    """Check that the lists can feed the batches and that every file can be read.
+    """Check that the lists can feed the batches and that the dataset has no fault.
 
     Args:
         datalist: a dataset as :func:`mgcc_monai.data.load_datalist` reads it.
@@ -111,7 +115,16 @@ def check_training(
         )
     if not validation:
         faults.append("list 'validation': empty, so no best weights can be chosen; prepare more images.")
-    faults += check_items([*training, *validation, *(unlabeled if consistency_weight > 0 else [])])
+    listed = {item["image"] for name in ALL_LISTS for item in datalist.get(name, [])}
+    report = check_dataset(datalist["file"], near_copies=len(listed) <= _COMPARED)
+    if len(listed) > _COMPARED:
+        logger.warning("%d images: near-duplicates are looked for by `python -m mgcc_monai check` only.", len(listed))
+    faults += [finding.line for finding in report.faults]
+    faults += check_items([item for item in unlabeled if item["image"] not in listed])
+    if report.warnings:
+        logger.warning(
+            "%s: %d warnings, to be seen by `python -m mgcc_monai check`.", report.file, len(report.warnings)
+        )
     raise_faults(faults, "training data")
 
 
@@ -221,5 +234,10 @@ def read_run(folder: str) -> dict[str, Any]:
 
 
 def build(definition: Mapping[str, Any]) -> Any:
-    """Build the component that a ``_target_`` dictionary of a run's settings describes."""
+    """Build the component that a ``_target_`` dictionary of a run's settings describes.
+
+    Raises:
+        MGCCError: when it names anything that ``check-bundle`` would not let pass; settings come with weights.
+    """
+    check_definition(definition, "the run's inference.json")
     return ConfigParser({"component": dict(definition)}).get_parsed_content("component")

@@ -2,15 +2,23 @@
 
 from __future__ import annotations
 
+import hashlib
+import io
+import json
 from pathlib import Path
 from typing import Any
 
+import safetensors.torch
 import torch
+from safetensors import SafetensorError
 
 from mgcc_monai.errors import MGCCError
-from mgcc_monai.files import write_atomically
+from mgcc_monai.files import write_atomically, write_json
 
-__all__ = ["check_fits", "load_checkpoint", "load_state_dict", "save_atomically"]
+__all__ = ["LISTING", "check_fits", "load_checkpoint", "load_state_dict", "publish", "read_listing", "save_atomically"]
+
+LISTING = "weights.json"
+"""Beside published weights: the sha256 of each file, by its name."""
 
 
 def save_atomically(content: Any, path: Path) -> None:
@@ -18,20 +26,85 @@ def save_atomically(content: Any, path: Path) -> None:
     write_atomically(Path(path), lambda file: torch.save(content, file))
 
 
+def publish(state: dict[str, torch.Tensor], path: str | Path) -> None:
+    """Write a state dict as safetensors and enter its sha256 in the listing beside it.
+
+    Args:
+        state: names with tensors.
+        path: the file, which ends in .safetensors.
+    """
+    path = Path(path)
+    content = safetensors.torch.save({name: value.detach().cpu().contiguous() for name, value in state.items()})
+    listing = path.with_name(LISTING)
+    entries = read_listing(listing) if listing.is_file() else {}
+    write_atomically(path, lambda file: file.write(content))
+    write_json(listing, dict(sorted({**entries, path.name: hashlib.sha256(content).hexdigest()}.items())))
+
+
+def read_listing(path: str | Path) -> dict[str, str]:
+    """Read a listing: names of files beside it, each with its sha256 in 64 hex digits.
+
+    Raises:
+        MGCCError: when it is something else.
+    """
+    try:
+        content = json.loads(Path(path).read_text(encoding="utf-8"))
+        good = all(
+            Path(name).name == name and len(value) == 64 and set(value) <= set("0123456789abcdef")
+            for name, value in content.items()
+        )
+    except (OSError, ValueError, RecursionError, AttributeError, TypeError):
+        good = False
+    if not good:
+        raise MGCCError(f"{path}: is no listing of file names and their sha256; copy it again.")
+    return content
+
+
+def _verified(path: Path) -> io.BytesIO | None:
+    """Return the content of a listed file, once its sha256 is right; nothing for one that no listing names.
+
+    What is hashed is what is then read: the file is opened once.
+    """
+    listing = path.with_name(LISTING)
+    entries = read_listing(listing) if listing.is_file() else {}
+    if path.name not in entries:
+        return None
+    content = path.read_bytes()
+    found = hashlib.sha256(content).hexdigest()
+    if found != entries[path.name]:
+        raise MGCCError(
+            f"{path}: its sha256 is {found[:12]}..., and {LISTING} says {entries[path.name][:12]}...; it is damaged or "
+            "not the file that was published. Download it again."
+        )
+    return io.BytesIO(content)
+
+
 def load_checkpoint(path: str | Path, map_location: Any = "cpu") -> Any:
-    """Read a file of tensors and plain values; nothing in it can run (``weights_only``).
+    """Read a file of tensors and plain values; nothing in it can run.
+
+    A .safetensors file must stand in the listing beside it (``weights.json``) with its sha256. Any other is read by
+    ``torch.load`` with ``weights_only``, and its sha256 is checked where the listing names it.
 
     Args:
         path: the file.
         map_location: device for the tensors.
 
     Raises:
-        MGCCError: when the file is missing or cannot be read so.
+        MGCCError: when the file is missing, is not the one that was published, or cannot be read so.
     """
-    if not Path(path).is_file():
+    path = Path(path)
+    if not path.is_file():
         raise MGCCError(f"{path}: there is no such file of weights; give the path of a .pt file.")
+    content = _verified(path)
+    if path.suffix == ".safetensors" and content is None:
+        raise MGCCError(f"{path}: has no sha256 in a {LISTING} beside it; download the two together.")
     try:
-        return torch.load(path, map_location=map_location, weights_only=True)
+        if path.suffix == ".safetensors":
+            state = safetensors.torch.load(content.getvalue())
+            return {name: value.to(map_location or "cpu") for name, value in state.items()}
+        return torch.load(content or path, map_location=map_location, weights_only=True)
+    except SafetensorError as error:
+        raise MGCCError(f"{path}: cannot be read as safetensors ({error}); download it again.") from None
     except Exception as error:
         reason = str(error).strip().splitlines()[0][:160] if str(error).strip() else type(error).__name__
         raise MGCCError(

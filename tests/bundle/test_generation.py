@@ -27,9 +27,9 @@ TINY = Path(__file__).with_name("tiny.yaml")
 
 @pytest.fixture(scope="module")
 def many_phantoms(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Seventy phantoms of 32 x 32 pixels: enough held-out images for the audit."""
+    """Seventy phantoms: enough held-out images for the audit."""
     folder = tmp_path_factory.mktemp("data") / "phantoms"
-    write_phantoms(str(folder), count=70, seed=5, label_fraction=0.5, size=(64, 64))
+    write_phantoms(str(folder), count=70, seed=5, label_fraction=0.5, size=(160, 200))
     return folder
 
 

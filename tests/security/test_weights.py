@@ -3,22 +3,29 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import pickle
+import re
 import stat
 from pathlib import Path
 from typing import Any
 
 import pytest
+import safetensors.torch
 import torch
 from torch import nn
 
 from mgcc_monai.errors import MGCCError
-from mgcc_monai.files import sha256, write_atomically
+from mgcc_monai.files import sha256, write_atomically, write_file
+from mgcc_monai.security import weights
 from mgcc_monai.security.weights import (
+    LISTING,
     check_fits,
     load_checkpoint,
     load_state_dict,
+    publish,
+    read_listing,
     save_atomically,
 )
 
@@ -159,3 +166,65 @@ def test_sha256(tmp_path):
     large = os.urandom((1 << 20) + 17)  # more than one block
     file.write_bytes(large)
     assert sha256(file) == hashlib.sha256(large).hexdigest()
+
+
+def test_published_weights_come_back_and_their_sha256_is_verified_at_each_load(tmp_path):
+    state, file = network().state_dict(), tmp_path / "model.safetensors"
+    publish(state, file)
+    publish({"other": torch.zeros(1)}, tmp_path / "other.safetensors")
+    assert read_listing(tmp_path / LISTING)["model.safetensors"] == hashlib.sha256(file.read_bytes()).hexdigest()
+    loaded = load_state_dict(file)
+    assert loaded.keys() == state.keys() and all(torch.equal(loaded[name], state[name]) for name in state)
+    check_fits(network(), file)
+    content = bytearray(file.read_bytes())
+    content[-1] ^= 1
+    file.write_bytes(content)
+    assert safetensors.torch.load(bytes(content)).keys() == state.keys(), "one flipped bit is not seen without the sum"
+    for load in (load_checkpoint, load_state_dict, lambda path: check_fits(network(), path)):
+        with pytest.raises(MGCCError, match=r"model\.safetensors: its sha256 is .*Download it again"):
+            load(file)
+
+
+def test_listed_pt_is_verified_and_unlisted_safetensors_are_refused(tmp_path):
+    save_atomically(network().state_dict(), tmp_path / "model.pt")
+    write_file(tmp_path / LISTING, json.dumps({"model.pt": sha256(tmp_path / "model.pt")}))
+    load_state_dict(tmp_path / "model.pt")
+    save_atomically(network(5).state_dict(), tmp_path / "model.pt")
+    with pytest.raises(MGCCError, match="its sha256 is"):
+        load_state_dict(tmp_path / "model.pt")
+    safetensors.torch.save_file({"a": torch.zeros(1)}, tmp_path / "b.safetensors")
+    with pytest.raises(MGCCError, match="has no sha256 in a weights.json"):
+        load_checkpoint(tmp_path / "b.safetensors")
+
+
+@pytest.mark.parametrize(
+    "text", ["", "[]", "{", '{"a": 1}', json.dumps({"../a": "0" * 64}), '{"a": "xyz"}', "[" * 99999]
+)
+def test_damaged_listing_is_told_and_nothing_is_loaded(text, tmp_path):
+    save_atomically(network().state_dict(), tmp_path / "model.pt")
+    (tmp_path / LISTING).write_text(text)
+    with pytest.raises(MGCCError, match="weights.json: is no listing"):
+        load_checkpoint(tmp_path / "model.pt")
+
+
+@pytest.mark.parametrize("keep", [0, 7, 20, -1])
+def test_damaged_safetensors_of_the_right_sum_are_told(keep, tmp_path):
+    publish(network().state_dict(), tmp_path / "a.safetensors")
+    content = (tmp_path / "a.safetensors").read_bytes()[:keep]
+    (tmp_path / "a.safetensors").write_bytes(content)
+    write_file(tmp_path / LISTING, json.dumps({"a.safetensors": hashlib.sha256(content).hexdigest()}))
+    with pytest.raises(MGCCError, match="cannot be read as safetensors"):
+        load_checkpoint(tmp_path / "a.safetensors")
+
+
+def test_weights_are_read_by_one_module_and_yaml_by_safe_load_alone():
+    """The promise by its text: no other reader of pickles, weights or YAML stands in the package."""
+    package = Path(weights.__file__).parents[1]
+    for path in package.rglob("*.py"):
+        text = path.read_text()
+        assert path == Path(weights.__file__) or not re.search(r"torch\.load\(|jit\.load\(|pickle\.loads?\(", text), (
+            path
+        )
+        assert not re.search(r"yaml\.(load|unsafe_load|full_load)\w*\(|(?<![\w.])(eval|exec)\(|extractall\(", text), (
+            path
+        )

@@ -1,0 +1,246 @@
+"""Checks of one image or mask file: what can be said without the other."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import nibabel
+import numpy as np
+from PIL import Image, ImageOps
+
+from mgcc_monai.data.integrity.checks import FAULT, WARNING, Check
+from mgcc_monai.data.integrity.overlays import crosses, text_lines
+from mgcc_monai.data.reader import read_image, read_mask
+from mgcc_monai.errors import MGCCError
+
+__all__ = ["FILE_CHECKS", "IMAGE_CHECKS", "Picture", "open_picture"]
+
+_ORIENTATION = 0x0112
+_SUFFIXES = {
+    "PNG": (".png",),
+    "JPEG": (".jpg", ".jpeg"),
+    "MPO": (".jpg", ".jpeg"),
+    "BMP": (".bmp",),
+    "TIFF": (".tif", ".tiff"),
+}
+_LEAST_SIDE, _MOST_SIDE, _MOST_ASPECT = 32, 4096, 4.0
+_LEAST_DEVIATION = 3.0  # grey levels
+_WHITE_SHARE, _BLACK_SHARE = 0.25, 0.95  # of the pixels
+_COLOUR = 40  # levels between a pixel's channels
+_COLOURED_SHARE, _MARKED_SHARE = 0.005, 0.00005  # of the pixels: a Doppler box, a coloured mark
+
+
+@dataclass
+class Picture:
+    """A file as it is and as it is read.
+
+    Args:
+        path: the file.
+        error: what the reader says against it; empty where it can be read.
+        pixels: uint8 HW, upright; of a mask 0 and 1. None where it cannot be read.
+        size: width and height in pixels, as stored.
+        format: Pillow's name, or NIFTI.
+        mode: Pillow's mode, or the type of a NIfTI's values.
+        frames: how many it holds.
+        orientation: the EXIF tag, 1 where upright or not told.
+        coloured: share of pixels with colour.
+        alpha: whether an alpha channel differs from pixel to pixel.
+        luminance: uint8 HW, what training's ``convert("L")`` gives of a mask; None where that is what was read.
+        indices: HW of a palette mask.
+    """
+
+    path: Path
+    error: str = ""
+    pixels: np.ndarray | None = None
+    size: tuple[int, int] = (0, 0)
+    format: str = ""
+    mode: str = ""
+    frames: int = 1
+    orientation: int = 1
+    coloured: float = 0.0
+    alpha: bool = False
+    luminance: np.ndarray | None = None
+    indices: np.ndarray | None = None
+
+
+def _look(picture: Picture, mask: bool) -> None:
+    """Note what the reader does not tell, of a file that Pillow can open."""
+    with Image.open(picture.path) as opened:
+        picture.format, picture.mode, picture.size = opened.format or "", opened.mode, opened.size
+        picture.frames = 1 if opened.format == "MPO" else getattr(opened, "n_frames", 1)
+        if opened.format != "PNG" or {"exif", "Raw profile type exif"} & opened.info.keys():
+            picture.orientation = int(opened.getexif().get(_ORIENTATION, 1))
+        if picture.frames > 1 or opened.mode in ("1", "L") and not (mask and opened.format == "JPEG"):
+            return
+        upright = ImageOps.exif_transpose(opened)
+    if upright.mode[0] not in "IF" and ("A" in upright.mode or "transparency" in upright.info):
+        picture.alpha = bool(np.ptp(np.asarray(upright.convert("RGBA"))[..., 3]))
+    if mask:
+        picture.luminance = np.asarray(upright.convert("L")) if upright.mode[0] not in "IF" else None
+        picture.indices = np.asarray(upright) if upright.mode == "P" else None
+    elif upright.mode[0] not in "1LIF":
+        red, green, blue = np.moveaxis(np.asarray(upright.convert("RGB")), -1, 0)
+        spread = np.maximum(np.maximum(red, green), blue) - np.minimum(np.minimum(red, green), blue)
+        picture.coloured = float((spread > _COLOUR).mean())
+
+
+def open_picture(path: str | Path, mask: bool = False) -> Picture:
+    """Read a file, and note what is odd about it; a file that cannot be read is told in ``error``.
+
+    Args:
+        path: the file.
+        mask: read it as a mask.
+    """
+    picture = Picture(Path(path))
+    try:
+        picture.pixels = (read_mask if mask else read_image)(path)
+    except MGCCError as error:
+        picture.error = error.message.removeprefix(f"{path}: ")
+    try:
+        if picture.path.name.lower().endswith((".nii", ".nii.gz")):
+            picture.format, picture.mode = "NIFTI", str(nibabel.load(path).get_data_dtype())
+        else:
+            _look(picture, mask)
+    except Exception as error:  # a damaged file can make a decoder raise anything
+        picture.error = picture.error or f"damaged or truncated ({error}); copy or download it again"
+    return picture
+
+
+def _refused(picture: Picture) -> str:
+    """What the reader says, unless another check says it better."""
+    others = picture.frames > 1 or "truncated" in picture.error or "binary mask" in picture.error
+    return "" if others else picture.error
+
+
+def _suffix(picture: Picture) -> str:
+    known = _SUFFIXES.get(picture.format, ())
+    return f"holds {picture.format}" if known and picture.path.suffix.lower() not in known else ""
+
+
+def _deep(picture: Picture) -> str:
+    deep = picture.mode[:1] in ("I", "F") or (picture.format == "NIFTI" and picture.mode not in ("uint8", "bool"))
+    return f"more than 8 bits a pixel ({picture.mode})" if deep else ""
+
+
+def _constant(picture: Picture) -> str:
+    return f"every pixel is {picture.pixels.min()}" if not np.ptp(picture.pixels) else ""
+
+
+def _two_levels(picture: Picture) -> str:
+    levels = np.flatnonzero(np.bincount(picture.pixels.ravel()))
+    return f"two grey levels only ({levels[0]} and {levels[1]}), as a mask has" if len(levels) == 2 else ""
+
+
+def _flat(picture: Picture) -> str:
+    deviation = picture.pixels.std()
+    return f"hardly any contrast (deviation {deviation:.1f} grey levels)" if 0 < deviation < _LEAST_DEVIATION else ""
+
+
+def _share(picture: Picture, level: int, least: float) -> str:
+    share = (picture.pixels == level).mean()
+    return f"{share:.0%} of the pixels are {level}" if least <= share < 1 and np.ptp(picture.pixels) else ""
+
+
+def _side(picture: Picture, wrong: bool) -> str:
+    return f"{picture.pixels.shape[1]} x {picture.pixels.shape[0]} pixels" if wrong else ""
+
+
+def _aspect(picture: Picture) -> str:
+    return _side(picture, max(picture.pixels.shape) > _MOST_ASPECT * min(picture.pixels.shape))
+
+
+def _calipers(picture: Picture) -> str:
+    found = crosses(picture.pixels)
+    where = ", ".join(f"row {row} column {column}" for row, column in found[:4])
+    return f"{len(found)} caliper marks ({where})" if len(found) > 1 else ""
+
+
+def _text(picture: Picture) -> str:
+    found = text_lines(picture.pixels)
+    return "text, at " + ", ".join(f"row {row} column {column}" for row, column in found[:4]) if found else ""
+
+
+def _colour(picture: Picture, least: float, most: float) -> str:
+    return f"{picture.coloured:.2%} of the pixels are coloured" if least <= picture.coloured < most else ""
+
+
+_COPY = "copy or download it again"
+_CROP = "see that lesions of one class are not told by their marks; crop them away where they can be"
+
+FILE_CHECKS = (  # of images and masks, readable or not
+    Check("unreadable-file", FAULT, "files that are empty, no images, or of a kind that is not read", _refused, ""),
+    Check(
+        "truncated-file",
+        FAULT,
+        "files that end too early or are damaged",
+        lambda p: "" if p.frames > 1 else "damaged or truncated" if "truncated" in p.error else "",
+        _COPY,
+    ),
+    Check(
+        "several-frames",
+        FAULT,
+        "files with more than one frame",
+        lambda p: f"{p.frames} frames, where one is expected" if p.frames > 1 else "",
+        "export one frame to a file",
+    ),
+    Check("wrong-suffix", WARNING, "file names against what the files hold", _suffix, "rename it"),
+)
+IMAGE_CHECKS = (  # of readable images
+    Check("constant-image", FAULT, "images of one grey level", _constant, "export it again or remove it"),
+    Check("image-is-mask", FAULT, "images of two grey levels", _two_levels, "name the image, not a mask"),
+    Check("low-contrast", WARNING, "images all but constant", _flat, "look at it; export it again or remove it"),
+    Check(
+        "saturated-image",
+        WARNING,
+        "white pixels",
+        lambda p: _share(p, 255, _WHITE_SHARE) if not _two_levels(p) else "",
+        "look at it; export it with less gain",
+    ),
+    Check(
+        "black-image",
+        WARNING,
+        "black pixels",
+        lambda p: _share(p, 0, _BLACK_SHARE) if not _two_levels(p) else "",
+        "look at it; crop it to what was scanned",
+    ),
+    Check(
+        "tiny-image",
+        WARNING,
+        f"sides under {_LEAST_SIDE} pixels",
+        lambda p: _side(p, min(p.pixels.shape) < _LEAST_SIDE),
+        "look at it; give the full image, not a preview",
+    ),
+    Check(
+        "huge-image",
+        WARNING,
+        f"sides over {_MOST_SIDE} pixels",
+        lambda p: _side(p, max(p.pixels.shape) > _MOST_SIDE),
+        "look at it; crop it to what was scanned",
+    ),
+    Check("long-image", WARNING, f"aspect ratios over {_MOST_ASPECT:g}", _aspect, "look at it; crop it"),
+    Check("deep-image", WARNING, "more than 8 bits", _deep, "it is scaled by its own range; save 8 bits to choose one"),
+    Check(
+        "alpha-channel",
+        WARNING,
+        "alpha channels that are not uniform",
+        lambda p: "an alpha channel that hides pixels" if p.alpha else "",
+        "alpha is not used; save it without, as it should look",
+    ),
+    Check(
+        "coloured-image",
+        WARNING,
+        "colour, as of Doppler",
+        lambda p: _colour(p, _COLOURED_SHARE, 2),
+        "colour becomes grey; give the B-mode image",
+    ),
+    Check(
+        "coloured-marks",
+        WARNING,
+        "small coloured marks",
+        lambda p: _colour(p, _MARKED_SHARE, _COLOURED_SHARE),
+        _CROP,
+    ),
+    Check("calipers", WARNING, "burned-in calipers", _calipers, _CROP),
+    Check("text", WARNING, "burned-in text", _text, "see that it names no patient; crop it away where it can be"),
+)
