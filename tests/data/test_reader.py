@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from mgcc_monai.data import reader
+from mgcc_monai.data import decoders
 from mgcc_monai.data.reader import list_images, read_image, read_mask
 from mgcc_monai.errors import MGCCError
 
@@ -170,7 +170,7 @@ def test_bad_file_is_named_with_its_cure(tmp_path, texture, read, name, write, t
 @pytest.mark.parametrize("bound", ["ours", "pillow"])
 def test_too_many_pixels_are_refused_before_they_are_decoded(tmp_path, texture, monkeypatch, bound):
     _save(tmp_path / "x.png", texture(0))
-    target, name = (reader, "MAX_PIXELS") if bound == "ours" else (Image, "MAX_IMAGE_PIXELS")
+    target, name = (decoders, "MAX_PIXELS") if bound == "ours" else (Image, "MAX_IMAGE_PIXELS")
     monkeypatch.setattr(target, name, 60 * 80 - 1)
     with pytest.raises(MGCCError, match="x.png.*pixels.*smaller"):
         read_image(tmp_path / "x.png")
