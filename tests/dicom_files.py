@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -22,11 +23,6 @@ from pydicom.uid import (
     generate_uid,
 )
 
-KINDS = (
-    *("MONOCHROME2", "MONOCHROME1", "MONOCHROME2 16", "RGB", "RGB planar", "PALETTE COLOR", "PALETTE COLOR low"),
-    *("YBR_FULL", "YBR_FULL_422", "RLE MONOCHROME2", "RLE RGB", "RLE PALETTE COLOR", "RLE YBR_FULL"),
-    *("JPEG2000 MONOCHROME2", "JPEG2000 RGB"),
-)
 PATIENT = "Doe^Jane^Secret"
 
 
@@ -79,6 +75,12 @@ def _samples(frame: np.ndarray, kind: str, order: np.ndarray) -> np.ndarray:
     return frame
 
 
+def _interpretation(kind: str, colour: bool) -> str:
+    if kind == "JPEG":
+        return "YBR_FULL_422" if colour else "MONOCHROME2"
+    return re.sub("^(RLE|JPEG2000) | (low|planar|16)$", "", kind)
+
+
 def _native(samples: np.ndarray, kind: str) -> bytes:
     if kind == "RGB planar":
         return np.moveaxis(samples, 2, 0).tobytes()
@@ -94,7 +96,9 @@ def write_dicom(path: Path, frames: np.ndarray, kind: str = "MONOCHROME2", **hea
     Args:
         path: the file.
         frames: uint8 HW or NHW grey; for the kind "JPEG" also HW3 or NHW3.
-        kind: one of KINDS, or "JPEG".
+        kind: a photometric interpretation, behind "RLE " or "JPEG2000 " where it is compressed so, and before " planar"
+            (colours one behind the other), " 16" (bits a value) or " low" (a palette that uses its lower bytes); or
+            "JPEG", Baseline.
         header: further elements by keyword.
     """
     many = frames.ndim == 4 or (frames.ndim == 3 and not (kind == "JPEG" and frames.shape[2] == 3))
@@ -114,9 +118,7 @@ def write_dicom(path: Path, frames: np.ndarray, kind: str = "MONOCHROME2", **hea
     dataset.SamplesPerPixel = 3 if colour else 1
     dataset.BitsAllocated = 8 * samples[0].itemsize
     dataset.BitsStored, dataset.HighBit, dataset.PixelRepresentation = 8, 7, 0
-    dataset.PhotometricInterpretation = {"JPEG": "YBR_FULL_422" if colour else "MONOCHROME2"}.get(
-        kind, kind.removeprefix("RLE ").removeprefix("JPEG2000 ").removesuffix(" low").removesuffix(" planar").removesuffix(" 16")
-    )
+    dataset.PhotometricInterpretation = _interpretation(kind, colour)
     if colour:
         dataset.PlanarConfiguration = int(kind == "RGB planar")
     if "PALETTE" in kind:
