@@ -62,7 +62,7 @@ def _palette(dataset: Dataset, order: np.ndarray, shift: int) -> None:
 
 def _samples(frame: np.ndarray, kind: str, order: np.ndarray) -> np.ndarray:
     """What is stored for a grey frame: HW, or HWC in the colour space of the kind."""
-    if kind == "MONOCHROME1":
+    if "MONOCHROME1" in kind:
         return 255 - frame
     if kind == "MONOCHROME2 16":
         return frame.astype("<u2")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,9 @@ from mgcc_monai.data.paths import IMAGE_SUFFIXES, is_dicom, locate, suffix
 from mgcc_monai.data.reader import Picture, parse_crop, read_picture
 
 __all__ = ["UltrasoundReader"]
+
+# With pydicom installed, every LoadImage warns that a decoder for its own DICOM reader is missing; ours does not use it.
+logging.getLogger("monai.data.nvimgcodec_pydicom_plugin").setLevel(logging.ERROR)
 
 
 class UltrasoundReader(ImageReader):

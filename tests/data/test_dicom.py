@@ -187,9 +187,9 @@ def test_files_without_a_suffix_are_found_by_what_is_in_them(tmp_path, texture, 
         dicom_files.write_dicom(tmp_path / name, texture(3))
     (tmp_path / "notes").write_text("x" * 200)
     found = list_images(tmp_path)
-    assert [path.name for path in found] == ["1.2.840.7", "1.2.840.8", "a.DCM", "IM_0001"]
-    assert [image_stem(path) for path in found] == ["1.2.840.7", "1.2.840.8", "a", "IM_0001"]
-    assert frame_path(found[0]).name == "1.2.840.7.dcm" and frame_path(found[2], 12).name == "a_frame0012.DCM"
+    assert [path.name for path in found] == ["1.2.840.7", "1.2.840.8", "IM_0001", "a.DCM"]
+    assert [image_stem(path) for path in found] == ["1.2.840.7", "1.2.840.8", "IM_0001", "a"]
+    assert frame_path(found[0]).name == "1.2.840.7.dcm" and frame_path(found[3], 12).name == "a_frame0012.DCM"
     for path in found:
         assert locate(frame_path(path)) == (path, None) and locate(frame_path(path, 12)) == (path, 12)
 

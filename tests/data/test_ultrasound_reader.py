@@ -15,7 +15,8 @@ from mgcc_monai.data import UltrasoundReader
 from mgcc_monai.data.items import images_to_segment
 from mgcc_monai.data.reader import read_image, read_picture
 from mgcc_monai.errors import MGCCError
-from mgcc_monai.evaluation.cases import pixel_spacing
+from mgcc_monai.evaluation.cases import case_row, pixel_spacing
+from mgcc_monai.evaluation.lesions import lesion_rows
 
 LOADED = {"filename_or_obj", "affine", "original_affine", "space", "spatial_shape", "original_channel_dim", "spacing"}
 
@@ -90,6 +91,21 @@ def test_the_size_of_a_pixel_goes_with_the_image_through_a_batch(tmp_path, textu
     assert sizes[:2] == [pytest.approx((0.3, 0.2))] * 2 and sizes[2:] == [None, None]
     assert items[0]["image"].pixdim[:2].tolist() == pytest.approx([0.2, 0.3])  # x, y
     assert pixel_spacing({"image": items[0]["image"], "spacing": [0.5, 0.6]}) == (0.5, 0.6)
+
+
+@pytest.mark.parametrize(("axis", "length"), [(0, 0.3), (1, 0.2)])
+def test_distances_in_mm_are_pixels_times_the_size_of_a_pixel(tmp_path, texture, dicom_files, axis, length):
+    """A square and the same one 6 pixels on: every far edge is 6 pixels off, along one axis."""
+    image = _load(dicom_files.write_dicom(tmp_path / "a.dcm", texture(1), PixelSpacing=[0.3, 0.2]))["image"]
+    label = np.zeros((60, 80), np.float32)
+    label[20:35, 20:35] = 1
+    maps = {"label": torch.from_numpy(label.T)[None], "pred": torch.from_numpy(np.roll(label, 6, axis).T)[None]}
+    maps |= {f"{name}_original": value for name, value in maps.items()}
+    row = case_row({"image": image, "list": "test", **maps})
+    assert (row["spacing_row"], row["spacing_col"]) == pytest.approx((0.3, 0.2))
+    assert (row["hd95"], row["hd95_mm"]) == pytest.approx((6, 6 * length))
+    (lesion,) = lesion_rows("a", np.roll(label, 6, axis), pixel_spacing({"image": image}))
+    assert (lesion["area_pixels"], lesion["area_mm2"]) == pytest.approx((225, 225 * 0.3 * 0.2))
 
 
 def test_nothing_of_a_header_or_of_exif_goes_into_the_meta_data(tmp_path, texture, dicom_files):
