@@ -104,11 +104,11 @@ def _header_spacing(dataset: Any) -> tuple[float, float] | None:
     return next((spacing for item in measures if (spacing := _positive(item.get("PixelSpacing")))), None)
 
 
-def _regions(path: Path, dataset: Any) -> tuple[Region, ...]:
-    """The two-dimensional regions, cut to the picture.
+def _regions(path: Path, dataset: Any) -> tuple[Region, ...] | None:
+    """The two-dimensional regions, cut to the picture; or None where they are those of another one.
 
     A picture that was cropped loses a part of a region on the side of the cut, and the size of its pixels stays. One
-    that was shrunk is exceeded on both axes, and neither places nor sizes hold any more: then there is no region.
+    that was shrunk is exceeded on both axes, and neither places nor sizes hold any more.
     """
     rows, columns = int(dataset.Rows), int(dataset.Columns)
     names = [f"RegionLocation{name}" for name in ("MinX0", "MinY0", "MaxX1", "MaxY1")]
@@ -121,8 +121,10 @@ def _regions(path: Path, dataset: Any) -> tuple[Region, ...]:
         right, bottom = right + 1, bottom + 1  # the last pixel is inside, though some scanners name the one behind
         beyond = (right > columns + 1, bottom > rows + 1)
         if all(beyond) or left >= columns or top >= rows:
-            logger.warning("%s: its ultrasound regions are those of a larger picture; they are not used.", path)
-            return ()
+            logger.warning(
+                "%s: its ultrasound regions are those of a larger picture; no size of a pixel is taken from it.", path
+            )
+            return None
         if any(beyond):
             logger.warning("%s: an ultrasound region reaches beyond the picture; it is cut at the edge.", path)
         box = (max(left, 0), max(top, 0), min(right, columns), min(bottom, rows))
@@ -143,13 +145,14 @@ def _cached_header(path: Path, changed: int, size: int) -> DicomHeader:
         if "Rows" not in dataset or "Columns" not in dataset:
             kind = getattr(dataset.get("SOPClassUID"), "name", "of no known class")
             raise MGCCError(f"{path}: a DICOM file without a picture ({kind}); remove it from the folder")
+        regions = _regions(path, dataset)
         return DicomHeader(
             rows=int(dataset.Rows),
             columns=int(dataset.Columns),
             frames=max(int(dataset.get("NumberOfFrames") or 1), 1),
             burned_in=str(dataset.get("BurnedInAnnotation", "")).strip().upper() == "YES",
-            regions=_regions(path, dataset),
-            spacing=_header_spacing(dataset),
+            regions=regions or (),
+            spacing=None if regions is None else _header_spacing(dataset),
             syntax=str(dataset.file_meta.get("TransferSyntaxUID", "")),
         )
     except Exception as error:  # a damaged file can make a parser raise anything

@@ -17,7 +17,7 @@ from mgcc_monai.data.reader import Picture, parse_crop, read_picture
 
 __all__ = ["UltrasoundReader"]
 
-# With pydicom installed, every LoadImage warns that a decoder for its own DICOM reader is missing; ours does not use it.
+# With pydicom installed every LoadImage warns that a decoder of its own DICOM reader is missing; it is not used here.
 logging.getLogger("monai.data.nvimgcodec_pydicom_plugin").setLevel(logging.ERROR)
 
 

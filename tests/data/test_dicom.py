@@ -108,7 +108,8 @@ def test_sizes_elsewhere_in_the_header(tmp_path, texture, dicom_files):
 
 def test_regions_of_a_larger_picture_are_not_believed_those_of_a_cropped_one_are(tmp_path, texture, dicom_files):
     both, below = (dicom_files.region((10, 5, right, 99), (0.02, 0.02)) for right in (120, 80))
-    shrunk = dicom_files.write_dicom(tmp_path / "a.dcm", texture(8), SequenceOfUltrasoundRegions=[both])
+    options = {"SequenceOfUltrasoundRegions": [both], "PixelSpacing": [0.2, 0.2]}
+    shrunk = dicom_files.write_dicom(tmp_path / "a.dcm", texture(8), **options)
     assert read_header(shrunk).regions == () and read_picture(shrunk).spacing is None
     with pytest.raises(MGCCError, match="a.dcm: .*no ultrasound region.*--crop left,top"):
         read_picture(shrunk, crop="region")
