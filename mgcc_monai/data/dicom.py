@@ -121,9 +121,7 @@ def _regions(path: Path, dataset: Any) -> tuple[Region, ...] | None:
         right, bottom = right + 1, bottom + 1  # the last pixel is inside, though some scanners name the one behind
         beyond = (right > columns + 1, bottom > rows + 1)
         if all(beyond) or left >= columns or top >= rows:
-            logger.warning(
-                "%s: its ultrasound regions are those of a larger picture; no size of a pixel is taken from it.", path
-            )
+            logger.warning("%s: its ultrasound regions are those of a larger picture; its sizes are not used.", path)
             return None
         if any(beyond):
             logger.warning("%s: an ultrasound region reaches beyond the picture; it is cut at the edge.", path)
