@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import os
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -21,6 +23,15 @@ def shared() -> Path:
     if not folder.is_dir():
         pytest.skip(f"there is no shared data at {folder}; set MGCC_SHARED to its folder")
     return folder
+
+
+@pytest.fixture(scope="session")
+def dicom_files() -> ModuleType:
+    """The module that writes DICOM files: ``write_dicom``, ``region``, ``jpeg``, ``PATIENT``."""
+    spec = importlib.util.spec_from_file_location("dicom_files", Path(__file__).with_name("dicom_files.py"))
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
 
 
 @pytest.fixture(scope="session")

@@ -12,6 +12,7 @@ from mgcc_monai.data.items import (
 )
 from mgcc_monai.data.latents import class_mix, class_names, encode_latents, held_out_draws, latent_items
 from mgcc_monai.data.sampler import CyclicSampler, ReplayableDataset, TwoStreamLoader
+from mgcc_monai.data.ultrasound import UltrasoundReader
 
 __all__ = [
     "CyclicSampler",
@@ -19,6 +20,7 @@ __all__ = [
     "TwoStreamLoader",
     "class_mix",
     "class_names",
+    "UltrasoundReader",
     "embedded_phantoms",
     "encode_latents",
     "evaluation_items",

@@ -2,7 +2,8 @@
 
 The file has a header and the lists ``training`` (labelled), ``unlabeled``, ``validation``, ``test`` and ``normal``.
 An item has ``image``, ``label`` (none in ``unlabeled``; there ``withheld_label`` names one that exists but is not to
-be used), ``class``, ``group``, ``source`` (real, synthetic or phantom), ``original``, ``sha256`` and ``label_sha256``.
+be used), ``class``, ``group``, ``source`` (real, synthetic or phantom), ``original``, ``sha256`` and ``label_sha256``,
+and where it is known ``spacing``, the (row, column) size of a pixel in mm.
 Paths are relative to the file. The sha256 are of the pixels (see :func:`image_sha256`), so that they do not depend on
 the version of a PNG encoder. A list ``left_out`` may follow: images that other splits may use.
 """
@@ -122,6 +123,8 @@ def _complete(folder: Path, item: Mapping[str, Any]) -> dict[str, Any]:
     item = dict(item)
     item.setdefault("source", "real")
     item.setdefault("original", item["image"])
+    if not any(item.get("spacing", ())):
+        item.pop("spacing", None)
     if "sha256" not in item:
         item["sha256"] = image_sha256(read_image(folder / item["image"]))
     label = item.get("label", item.get("withheld_label"))
@@ -200,6 +203,10 @@ def find_dataset(dataset_dir: str | Path) -> Path:
     return path
 
 
+def _is_length(value: Any) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and 0 < value < float("inf")
+
+
 def _check_item(file: Path, name: str, item: Any) -> list[str]:
     """Faults of one item: keys, and paths that leave the folder."""
     needed = ["image", "class", "group", "sha256"]
@@ -210,6 +217,9 @@ def _check_item(file: Path, name: str, item: Any) -> list[str]:
         return [f"{file}: an item of {name} lacks {', '.join(missing)}: {item.get('image', item)}"]
     if name in ("unlabeled", "left_out") and "label" in item:
         return [f"{file}: an item of {name} has a label: {item['image']}; name it withheld_label"]
+    spacing = item.get("spacing", [1.0, 1.0])
+    if not (isinstance(spacing, list) and len(spacing) == 2 and all(_is_length(length) for length in spacing)):
+        return [f"{file}: the spacing of {item['image']} is {spacing}; give [row, column] in mm, or none"]
     faults, root = [], file.parent.resolve()
     for path in (item[key] for key in _FILES if key in item):
         parts = PureWindowsPath(str(path))  # which takes both kinds of slashes, and knows of drives
@@ -234,7 +244,8 @@ def load_datalist(dataset_dir: str | Path) -> dict[str, Any]:
 
     Returns:
         The file's content, with the paths of ``image``, ``label`` and ``withheld_label`` made absolute, ``folder``,
-        what they were relative to, and ``file``, its own path.
+        what they were relative to, and ``file``, its own path. An item without ``spacing`` gets ``[0.0, 0.0]``, so that
+        all can be batched.
 
     Raises:
         MGCCError: if there is no dataset, or its file is damaged, names files that are missing or outside its folder,
@@ -260,5 +271,6 @@ def load_datalist(dataset_dir: str | Path) -> dict[str, Any]:
     for name in names:
         for item in content[name]:
             item.update({key: os.path.join(file.parent, item[key]) for key in _FILES if key in item})
+            item.setdefault("spacing", [0.0, 0.0])
     content |= {"folder": str(file.parent), "file": str(file)}
     return content

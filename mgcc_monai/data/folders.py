@@ -8,7 +8,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from mgcc_monai.data.reader import image_stem, list_images, refused_files
+from mgcc_monai.data.decoders import count_frames
+from mgcc_monai.data.paths import frame_path, image_stem, list_images, refused_files
+from mgcc_monai.errors import MGCCError
 
 __all__ = ["LAYOUT", "Case", "is_folders", "read_patients", "read_table", "scan_folders"]
 
@@ -131,11 +133,30 @@ def _with_subfolders(folder: Path) -> tuple[list[tuple[str, Path]], list[str]]:
     return found, faults
 
 
+def _stems(mask: Path) -> tuple[str, str]:
+    """The names of an image that a mask may belong to."""
+    return image_stem(mask), _POSTFIX.sub("", image_stem(mask))
+
+
+def _masked_frames(images: Sequence[tuple[str, Path]], stems: set[str]) -> list[tuple[str, Path]]:
+    """Put those of its frames that have a mask in the place of a file of several frames."""
+    found = []
+    for name, path in images:
+        try:
+            frames = count_frames(path)
+        except MGCCError:  # told when the image is read
+            frames = 1
+        paths = [frame_path(path, number) for number in range(1, frames + 1)] if frames > 1 else []
+        found += [(name, frame) for frame in paths if image_stem(frame) in stems] or [(name, path)]
+    return found
+
+
 def scan_folders(source: str | Path) -> tuple[list[Case], list[str]]:
     """Find the cases of a source with ``images`` and ``masks`` folders.
 
     A mask belongs to the image of its stem, less ``_mask``, ``_seg``, ``_segmentation`` or ``_label`` and a number; in
-    the same class folder, or directly in ``masks``. An image of class ``normal`` needs no mask.
+    the same class folder, or directly in ``masks``. An image of class ``normal`` needs no mask. Of a file of several
+    frames, ``NAME_frame0012`` is the name of a mask of frame 12, and the frames that have one are the cases.
 
     Args:
         source: the folder that has them.
@@ -145,21 +166,25 @@ def scan_folders(source: str | Path) -> tuple[list[Case], list[str]]:
     """
     source = Path(source)
     images, faults = _with_subfolders(source / "images")
+    found, stems = {}, set()
+    for folder in (source / name for name in _MASK_FOLDERS if (source / name).is_dir()):
+        found[folder], wrong = _with_subfolders(folder)
+        faults += wrong
+        stems |= {stem for _, mask in found[folder] for stem in _stems(mask)}
+    images = _masked_frames(images, stems)
     classes = {path.relative_to(source).as_posix(): name or "lesion" for name, path in images}
     table = next((source / name for name in _TABLES if (source / name).is_file()), None)
     if table and not any(name for name, _ in images):
         told, wrong = _match_table(table, "class", sorted(classes))
         classes.update(told)
         faults += wrong
-    stems = {(name, image_stem(path)): path for name, path in images}
+    known = {(name, image_stem(path)): path for name, path in images}
     masks: dict[Path, list[Path]] = {path: [] for _, path in images}
-    for folder in (source / name for name in _MASK_FOLDERS if (source / name).is_dir()):
-        found, wrong = _with_subfolders(folder)
-        faults += wrong
-        for name, mask in found:
-            wanted = (image_stem(mask), _POSTFIX.sub("", image_stem(mask)))
-            fits = {stems[name, stem] for stem in wanted if (name, stem) in stems}
-            fits = fits or ({path for (_, stem), path in stems.items() if stem in wanted} if not name else set())
+    for folder_masks in found.values():
+        for name, mask in folder_masks:
+            wanted = _stems(mask)
+            fits = {known[name, stem] for stem in wanted if (name, stem) in known}
+            fits = fits or ({path for (_, stem), path in known.items() if stem in wanted} if not name else set())
             if len(fits) == 1:
                 masks[fits.pop()].append(mask)
             elif fits:

@@ -7,8 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from mgcc_monai.data.datalist import FILE_NAME
+from mgcc_monai.data.decoders import count_frames, frame_index
+from mgcc_monai.data.paths import frame_path, list_images, refused_files
 from mgcc_monai.data.phantom import write_phantoms
-from mgcc_monai.data.reader import list_images, refused_files
 from mgcc_monai.errors import MGCCError, raise_faults
 
 __all__ = [
@@ -117,7 +118,7 @@ def evaluation_items(datalist: Mapping[str, Any], name: str, trained_lists: Sequ
     if not datalist[name]:
         raise MGCCError(f"list '{name}': empty, so there is nothing to evaluate; prepare more images.")
     trained = {item["image"] for item in unlabeled_items(datalist, trained_lists)}
-    keys = ("image", "label", "class", "group", "original")
+    keys = ("image", "label", "class", "group", "original", "spacing")
     return [
         {**{key: item[key] for key in keys}, "list": part}
         for part in (name, "normal")
@@ -126,11 +127,18 @@ def evaluation_items(datalist: Mapping[str, Any], name: str, trained_lists: Sequ
     ]
 
 
-def images_to_segment(folder: str | Path) -> list[Path]:
+def images_to_segment(folder: str | Path, frame: Any = "all") -> list[Path]:
     """Return the images of a folder, or of its ``images`` where it is a prepared dataset.
 
+    Of a file of several frames there is a path a frame, ``NAME_frame0001.dcm`` and so on, which
+    :class:`mgcc_monai.data.UltrasoundReader` understands; no pixels are read.
+
+    Args:
+        folder: where to look.
+        frame: of files with several: ``all``, ``first``, ``middle`` or a number from 1.
+
     Raises:
-        MGCCError: when the folder does not exist, holds videos or DICOM files, or no image.
+        MGCCError: when the folder does not exist, holds videos or no image, or a file has no such frame.
     """
     path = Path(folder)
     if path.is_file():
@@ -142,8 +150,21 @@ def images_to_segment(folder: str | Path) -> list[Path]:
     raise_faults(refused_files(path), str(path))
     images = list_images(path)
     if not images:
-        raise MGCCError(f"{path}: holds no image (PNG, JPEG, BMP, TIFF or NIfTI); give a folder with images.")
-    return images
+        raise MGCCError(f"{path}: holds no image (PNG, JPEG, BMP, TIFF, NIfTI or DICOM); give a folder with images.")
+    paths, faults = [], []
+    for image in images:
+        try:
+            frames = count_frames(image)
+        except MGCCError:  # told with all other faults when the images are checked
+            frames = 1
+        try:
+            chosen = range(frames) if frame == "all" else [frame_index(image, frames, frame)] if frames > 1 else [0]
+        except MGCCError as error:
+            faults.append(error.message)
+            continue
+        paths += [frame_path(image, index + 1 if frames > 1 else None) for index in chosen]
+    raise_faults(faults, str(path))
+    return paths
 
 
 def embedded_phantoms(output_dir: str | Path) -> str:

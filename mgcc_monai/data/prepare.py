@@ -8,40 +8,21 @@ import shutil
 import unicodedata
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, field
-from io import BytesIO
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from PIL import Image
 from tqdm import tqdm
 
 from mgcc_monai.data import busi, folders
-from mgcc_monai.data.datalist import ALL_LISTS, FILE_NAME, find_dataset, image_sha256, load_datalist, write_dataset
-from mgcc_monai.data.duplicates import duplicate_groups, join_groups, thumbnail
+from mgcc_monai.data.datalist import ALL_LISTS, FILE_NAME, find_dataset, load_datalist, write_dataset
+from mgcc_monai.data.duplicates import duplicate_groups, join_groups
+from mgcc_monai.data.entries import Entry, read_case
 from mgcc_monai.data.folders import Case
-from mgcc_monai.data.reader import image_stem, list_images, read_image, read_mask, refused_files
+from mgcc_monai.data.reader import image_stem, list_images, parse_crop, refused_files
 from mgcc_monai.data.splits import check_options, draw_lists
 from mgcc_monai.errors import MGCCError, raise_faults
 
 __all__ = ["describe", "prepare", "split"]
-
-
-@dataclass
-class _Entry:
-    """An image read: its item of dataset.json, its files' bytes, and what is worked out from its pixels."""
-
-    item: dict[str, Any]
-    image: bytes
-    label: bytes | None
-    thumbnail: np.ndarray = field(repr=False)
-
-
-def _png(pixels: np.ndarray) -> bytes:
-    buffer = BytesIO()
-    Image.fromarray(pixels).save(buffer, "PNG", compress_level=3)
-    return buffer.getvalue()
 
 
 def _scan(source: Path) -> tuple[list[Case], list[str]]:
@@ -55,38 +36,9 @@ def _scan(source: Path) -> tuple[list[Case], list[str]]:
     raise MGCCError(f"{source}: {what}; arrange it as one of\n{busi.LAYOUT}\n{folders.LAYOUT}")
 
 
-def _read_case(case: Case, labelled: bool = True) -> tuple[_Entry | None, list[str]]:
-    """Read a case; a normal one is one whose masks are empty."""
-    faults, pixels, masks = [], None, []
-    try:
-        pixels = read_image(case.image)
-        if pixels.min() == pixels.max():
-            faults.append(f"{case.image}: every pixel is {pixels.min()}; export it again or remove it")
-    except MGCCError as error:
-        faults.append(str(error))
-    for path in case.masks:
-        try:
-            masks.append(read_mask(path))
-        except MGCCError as error:
-            faults.append(str(error))
-            continue
-        if pixels is not None and masks[-1].shape != pixels.shape:
-            (mask_height, mask_width), (height, width) = masks[-1].shape, pixels.shape
-            sizes = f"{mask_width} x {mask_height} pixels, but its image {case.image.name} is {width} x {height}"
-            faults.append(f"{path}: {sizes}; give both the same size")
-    if faults:
-        return None, faults
-    item = {"class": case.class_name, "source": "real", "original": case.original, "sha256": image_sha256(pixels)}
-    if not labelled:
-        return _Entry(item, _png(pixels), None, thumbnail(pixels)), []
-    mask = np.any([np.zeros_like(pixels), *masks], axis=0).astype(np.uint8)
-    if mask.any() and case.class_name == "normal":
-        return None, [f"{case.image}: of class normal, but its mask is not empty; correct the class or the mask"]
-    item |= {"class": case.class_name if mask.any() else "normal", "label_sha256": image_sha256(mask)}
-    return _Entry(item, _png(pixels), _png(mask * 255), thumbnail(pixels)), []
-
-
-def _read_all(source: Path, unlabeled: Path | None, groups: Path | None) -> tuple[list[_Entry], dict[str, str]]:
+def _read_all(
+    source: Path, unlabeled: Path | None, groups: Path | None, crop: Any
+) -> tuple[list[Entry], dict[str, str]]:
     """Read all that there is, once; raise all that is wrong, at once. Gives the images by name, and their patients."""
     cases, faults = _scan(source)
     extra: list[Case] = []
@@ -102,14 +54,14 @@ def _read_all(source: Path, unlabeled: Path | None, groups: Path | None) -> tupl
         faults += wrong
     entries = []
     for case in tqdm([*cases, *extra], desc="reading", unit="image", disable=None):
-        entry, wrong = _read_case(case, labelled=case not in extra)
+        entry, wrong = read_case(case, case not in extra, crop)
         faults += wrong
         entries += [entry] if entry else []
     raise_faults(faults, str(source))
     return sorted(entries, key=lambda entry: entry.item["original"]), patients
 
 
-def _name_files(entries: Sequence[_Entry]) -> None:
+def _name_files(entries: Sequence[Entry]) -> None:
     """Give each item plain ASCII file names, made from the original's; a number follows where two would be equal."""
     taken: set[str] = set()
     for entry in entries:
@@ -160,6 +112,7 @@ def prepare(
     name: str | None = None,
     overwrite: bool = False,
     normals_as_unlabeled: bool = False,
+    crop: Any = "none",
 ) -> dict[str, Any]:
     """Make a dataset from a BUSI tree as downloaded, or from folders ``images`` and ``masks``.
 
@@ -190,9 +143,9 @@ def prepare(
     check_options(**options, overwrite=overwrite, normals_as_unlabeled=normals_as_unlabeled)
     target, inputs = Path(str(output)), [None if p is None else Path(str(p)) for p in (source, unlabeled, groups)]
     _check_output(target, bool(overwrite), inputs)
-    entries, patients = _read_all(*inputs)
+    entries, patients = _read_all(*inputs, parse_crop(crop))
     labels = duplicate_groups([entry.thumbnail for entry in entries])
-    joined = join_groups(labels, [patients.get(entry.item["original"]) for entry in entries])
+    joined = join_groups(labels, [patients.get(entry.item["original"]) or entry.loop or None for entry in entries])
     _name_files(entries)
     for entry, group in zip(entries, joined, strict=True):
         entry.item["group"] = group

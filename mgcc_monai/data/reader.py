@@ -2,124 +2,47 @@
 
 from __future__ import annotations
 
-import re
-import warnings
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-import nibabel
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import Image
 
-from mgcc_monai.data.bounds import MAX_PIXELS, check_file_size, check_pixels, check_unpacked
+from mgcc_monai.data.bounds import check_pixels
+from mgcc_monai.data.decoders import check_file, frame_index, is_nifti, open_picture, read_nifti
+from mgcc_monai.data.dicom import Box, DicomHeader, read_frame, read_header
+from mgcc_monai.data.paths import IMAGE_SUFFIXES, image_stem, is_dicom, list_images, locate, refused_files
 from mgcc_monai.errors import MGCCError
 
-__all__ = ["IMAGE_SUFFIXES", "MAX_PIXELS", "image_stem", "list_images", "read_image", "read_mask", "refused_files"]
-
-IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".nii", ".nii.gz")
-
-_VIDEO = "a video, where one frame is expected; export the frames wanted as PNG files"
-_REFUSED = {
-    **dict.fromkeys((".mp4", ".avi", ".mov", ".mkv", ".wmv", ".gif"), _VIDEO),
-    **dict.fromkeys((".dcm", ".dicom"), "a DICOM file, which is not read here; export the frame wanted as PNG"),
-}
-
-
-def _suffix(path: Path) -> str:
-    name = path.name.lower()
-    return ".nii.gz" if name.endswith(".nii.gz") else path.suffix.lower()
+__all__ = [
+    "IMAGE_SUFFIXES",
+    "Picture",
+    "image_stem",
+    "list_images",
+    "parse_crop",
+    "read_image",
+    "read_mask",
+    "read_picture",
+    "refused_files",
+]
 
 
-def image_stem(path: str | Path) -> str:
-    """Give a file's name without its suffix; ``.nii.gz`` counts as one."""
-    path = Path(path)
-    return path.name[: len(path.name) - len(_suffix(path))]
-
-
-def _natural(path: Path) -> list[tuple[int, int, str]]:
-    parts = re.findall(r"\d+|\D+", path.name)
-    return [(0, int(p), p) if p.isdecimal() and p.isascii() else (1, 0, p) for p in parts]
-
-
-def _files(folder: str | Path) -> list[Path]:
-    return sorted((p for p in Path(folder).iterdir() if p.is_file() and not p.name.startswith(".")), key=_natural)
-
-
-def list_images(folder: str | Path) -> list[Path]:
-    """List the images of a folder, not of folders in it: 2 before 10, hidden files left out.
+@dataclass(frozen=True)
+class Picture:
+    """One frame of an image file, and nothing of its header but the size of a pixel.
 
     Args:
-        folder: where to look.
-
-    Returns:
-        Sorted paths of files with one of ``IMAGE_SUFFIXES`` in any case.
+        pixels: uint8 HW.
+        spacing: (row, column) size of a pixel in mm, or None where the file does not say.
+        box: left, top, right and bottom of what was cut out of the frame; right and bottom are the first ones outside.
+        whole: height and width of the frame.
     """
-    return [p for p in _files(folder) if _suffix(p) in IMAGE_SUFFIXES]
 
-
-def refused_files(folder: str | Path) -> list[str]:
-    """Name the videos and DICOM files of a folder, a fault each; they would else be passed over unseen."""
-    return [f"{p}: {_REFUSED[_suffix(p)]}" for p in _files(folder) if _suffix(p) in _REFUSED]
-
-
-def _check_file(path: Path) -> None:
-    if not path.is_file():
-        raise MGCCError(f"{path}: no such file; check the path")
-    if path.stat().st_size == 0:
-        raise MGCCError(f"{path}: the file is empty (0 bytes); copy or download it again")
-    check_file_size(path)
-    with path.open("rb") as file:
-        head = file.read(512).lstrip().lower()
-    if head.startswith(b"version https://git-lfs"):
-        raise MGCCError(f"{path}: a Git LFS pointer, not the image; run `git lfs pull` in its repository")
-    if head.startswith((b"<html", b"<!doctype")):
-        raise MGCCError(f"{path}: a web page (HTML), not an image; the download was refused, download it again")
-    if _suffix(path) in _REFUSED:
-        raise MGCCError(f"{path}: {_REFUSED[_suffix(path)]}")
-    if _suffix(path) not in IMAGE_SUFFIXES:
-        raise MGCCError(f"{path}: unknown kind of file; images end in one of {', '.join(IMAGE_SUFFIXES)}")
-
-
-def _open_picture(path: Path) -> Image.Image:
-    """Open with Pillow: whole, one frame, upright."""
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("error", Image.DecompressionBombWarning)
-            with Image.open(path) as picture:
-                check_pixels(path, *picture.size)
-                frames = getattr(picture, "n_frames", 1)
-                if frames > 1 and picture.format != "MPO":  # MPO: a camera's JPEG with a preview behind it
-                    raise MGCCError(f"{path}: {frames} frames, where one is expected; export one frame to a file")
-                picture.load()
-                kind = picture.format
-                upright = ImageOps.exif_transpose(picture)
-                upright.format = kind
-                return upright
-    except (Image.DecompressionBombWarning, Image.DecompressionBombError) as error:
-        raise MGCCError(f"{path}: too many pixels ({error}); make it smaller") from error
-    except Image.UnidentifiedImageError as error:
-        raise MGCCError(f"{path}: not an image that can be read; export it again as PNG") from error
-    except Exception as error:  # a damaged file can make a decoder raise anything
-        raise MGCCError(f"{path}: damaged or truncated ({error}); copy or download it again") from error
-
-
-def _read_nifti(path: Path) -> np.ndarray:
-    """Read a 2-D NIfTI as HW: rows first."""
-    if _suffix(path) == ".nii.gz":
-        check_unpacked(path)
-    try:
-        image = nibabel.load(path)
-        shape = list(image.shape)
-        while len(shape) > 2 and shape[-1] == 1:
-            shape.pop()
-        if len(shape) != 2:
-            raise MGCCError(f"{path}: a NIfTI of shape {tuple(image.shape)}, where one frame is expected; export one")
-        check_pixels(path, *shape)
-        values = np.asanyarray(image.dataobj).reshape(shape).T
-    except Exception as error:
-        raise MGCCError(f"{path}: damaged or truncated ({error}); copy or download it again") from error
-    if values.dtype.kind not in "buif":
-        raise MGCCError(f"{path}: NIfTI values of type {values.dtype}; save plain grey values")
-    return values
+    pixels: np.ndarray
+    spacing: tuple[float, float] | None
+    box: Box
+    whole: tuple[int, int]
 
 
 def _check_finite(path: Path, values: np.ndarray) -> None:
@@ -137,33 +60,105 @@ def _to_bytes(values: np.ndarray, path: Path) -> np.ndarray:
     return np.rint((values - low) * (255.0 / (high - low) if high > low else 0.0)).astype(np.uint8)
 
 
-def read_image(path: str | Path) -> np.ndarray:
-    """Read one grey image.
-
-    PNG, JPEG, BMP, TIFF and 2-D NIfTI (transposed, so that rows come first). Colour becomes luminance, alpha is
-    dropped, an EXIF orientation is applied, more than 8 bits are scaled by the image's own minimum and maximum.
-
-    Args:
-        path: the file.
-
-    Returns:
-        uint8 HW.
-
-    Raises:
-        MGCCError: if the file is missing, empty, damaged, not an image, too large, or holds more than one frame.
-    """
-    path = Path(path)
-    _check_file(path)
-    if _suffix(path).startswith(".nii"):
-        return _to_bytes(_read_nifti(path), path)
-    picture = _open_picture(path)
+def _grey(picture: Image.Image) -> np.ndarray:
+    """A Pillow image as HW: luminance where it is coloured; alpha is dropped."""
     if picture.mode in ("LA", "La"):
         picture = picture.getchannel(0)
     if picture.mode.startswith(("I", "F")):
-        return _to_bytes(np.asarray(picture), path)
+        return np.asarray(picture)
     if picture.mode in ("P", "PA"):  # whose transparency must not be mixed in
         picture = picture.convert("RGBA")
     return np.asarray((picture if picture.mode in ("1", "L") else picture.convert("RGB")).convert("L"))
+
+
+def parse_crop(crop: Any = None) -> str | Box:
+    """Read what is to be cut out: ``none``, ``region``, or left, top, width and height in pixels.
+
+    Args:
+        crop: None or one of the words; or four whole numbers, in a sequence or in text with commas.
+
+    Returns:
+        "none", "region", or left, top, width, height.
+
+    Raises:
+        MGCCError: if it is anything else.
+    """
+    if crop is None or str(crop).strip().lower() in ("none", "region", ""):
+        return str(crop or "none").strip().lower() or "none"
+    parts = str(crop).strip("[]() ").split(",") if isinstance(crop, str) else list(crop) if np.iterable(crop) else []
+    try:
+        left, top, width, height = (int(str(part)) for part in parts)
+    except ValueError:
+        left = top = width = height = -1
+    if min(left, top) < 0 or min(width, height) < 1:
+        raise MGCCError(f"--crop {crop}: is no choice of a part; give none, region, or left,top,width,height in pixels")
+    return left, top, width, height
+
+
+def _crop_box(path: Path, crop: Any, size: tuple[int, int], header: DicomHeader | None) -> Box:
+    """The box to cut out of a frame of (height, width); see :class:`Picture`."""
+    height, width = size
+    whole, wanted = (0, 0, width, height), parse_crop(crop)
+    cure = "give --crop left,top,width,height"
+    if wanted == "region":
+        if header is None or not header.regions:
+            raise MGCCError(f"{path}: its header names no ultrasound region of this picture to crop to; {cure}")
+        box = header.regions[0].box
+    elif wanted == "none":
+        box = whole
+    else:
+        left, top = wanted[:2]
+        box = (left, top, left + wanted[2], top + wanted[3])
+        if box[2] > width or box[3] > height:
+            raise MGCCError(f"{path}: {width} x {height} pixels, so --crop {crop} reaches beyond it; give a part of it")
+    if box == whole and header is not None and header.burned_in:
+        cure = "give --crop region or left,top,width,height" if header.regions and wanted == "none" else cure
+        raise MGCCError(f"{path}: says that text on the patient is burned in (BurnedInAnnotation YES); {cure}")
+    return box
+
+
+def read_picture(path: str | Path, frame: Any = None, crop: Any = None) -> Picture:
+    """Read one frame as grey values, with the size of its pixels.
+
+    Colour becomes luminance, alpha is dropped, an EXIF orientation is applied, MONOCHROME1 is inverted, a NIfTI is
+    transposed (rows come first), and more than 8 bits are scaled by the own minimum and maximum of what was cut out.
+    Other frames are not read.
+
+    Args:
+        path: the file, or a path of :func:`mgcc_monai.data.paths.frame_path`, whose frame goes before ``frame``.
+        frame: ``first``, ``middle``, a number from 1, or None where exactly one is expected.
+        crop: see :func:`parse_crop`; ``region`` is the largest two-dimensional region of a DICOM header.
+
+    Raises:
+        MGCCError: if the file is missing, empty, damaged, not an image, too large, has no such frame or region, or says
+            that text on the patient is burned in while nothing is cropped.
+    """
+    path, number = locate(path)
+    frame = number if number is not None else frame
+    check_file(path)
+    spacing, header = None, None
+    if is_dicom(path):
+        header = read_header(path)
+        check_pixels(path, header.columns, header.rows)
+        index = frame_index(path, header.frames, frame)
+        box = _crop_box(path, crop, (header.rows, header.columns), header)
+        values, spacing = read_frame(path, index), header.spacing_in(box)
+        values = _grey(Image.fromarray(values)) if values.ndim == 3 else values
+    elif is_nifti(path):
+        values, spacing = read_nifti(path, frame)
+    else:
+        values = _grey(open_picture(path, frame))
+    left, top, right, bottom = box = _crop_box(path, crop, values.shape, header)
+    return Picture(_to_bytes(values[top:bottom, left:right], path), spacing, box, values.shape)
+
+
+def read_image(path: str | Path, frame: Any = None, crop: Any = None) -> np.ndarray:
+    """Read one grey image; see :func:`read_picture`.
+
+    Returns:
+        uint8 HW.
+    """
+    return read_picture(path, frame, crop).pixels
 
 
 def _pack(bands: np.ndarray) -> np.ndarray:
@@ -210,11 +205,13 @@ def read_mask(path: str | Path) -> np.ndarray:
         MGCCError: as :func:`read_image`; or if the file holds more than background and one value.
     """
     path = Path(path)
-    _check_file(path)
-    if _suffix(path).startswith(".nii"):
-        values = _read_nifti(path)
+    check_file(path)
+    if is_dicom(path):
+        values = read_image(path)
+    elif is_nifti(path):
+        values, _ = read_nifti(path)
     else:
-        picture = _open_picture(path)
+        picture = open_picture(path)
         jpeg = picture.format in ("JPEG", "MPO")
         values = _without_ringing(np.asarray(picture.convert("L"))) if jpeg else _mask_values(picture)
     _check_finite(path, values)

@@ -73,13 +73,17 @@ def image_name(item: Mapping[str, Any], data_root_dir: str = "", image_key: str 
     return path.relative_to(root).as_posix() if path.is_relative_to(root) else name
 
 
-def pixel_spacing(item: Mapping[str, Any]) -> tuple[float, float] | None:
-    """(row, column) spacing of an item in mm, or None unless ``spacing`` holds two positive numbers."""
-    value = item.get("spacing")
-    numbers = [] if value is None else [float(number) for number in value]
-    if len(numbers) != 2 or not all(np.isfinite(number) and number > 0 for number in numbers):
-        return None
-    return numbers[0], numbers[1]
+def pixel_spacing(item: Mapping[str, Any], image_key: str = "image") -> tuple[float, float] | None:
+    """(row, column) spacing of an item in mm, or None where two positive numbers are nowhere to be found.
+
+    Its own ``spacing`` goes before that which :class:`mgcc_monai.data.UltrasoundReader` found in the image's file.
+    """
+    image = item.get(image_key)
+    for value in (item.get("spacing"), image.meta.get("spacing") if isinstance(image, MetaTensor) else None):
+        numbers = [] if value is None else [float(number) for number in value]
+        if len(numbers) == 2 and all(np.isfinite(number) and number > 0 for number in numbers):
+            return numbers[0], numbers[1]
+    return None
 
 
 def items_of(engine: Engine) -> list[dict[str, Any]]:

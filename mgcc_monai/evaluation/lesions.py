@@ -126,7 +126,7 @@ class LesionTableHandler:
         prob = to_hw(item[self.prob_key]) if item.get(self.prob_key) is not None else None
         if prob is None and np.any((pred != 0) & (pred != 1)):
             prob = pred
-        return lesion_rows(name, pred >= self.threshold, pixel_spacing(item), prob)
+        return lesion_rows(name, pred >= self.threshold, pixel_spacing(item, self.image_key), prob)
 
     def _collect(self, engine: Engine) -> None:
         for number, item in enumerate(items_of(engine), start=len(self._rows)):

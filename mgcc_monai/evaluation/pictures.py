@@ -87,10 +87,10 @@ def _stretch(array: np.ndarray) -> np.ndarray:
     return np.round((array - low) / ((high - low) or 1.0) * 255).astype(np.uint8)
 
 
-def _grey(source: str, shape: tuple[int, ...]) -> np.ndarray | None:
-    """The image of a file as 8-bit grey, HW; None where there is none of that shape."""
+def _grey(source: str, shape: tuple[int, ...], crop: Any) -> np.ndarray | None:
+    """The image of a file, or what is cut out of it, as 8-bit grey, HW; None where there is none of that shape."""
     try:
-        image = read_image(source)
+        image = read_image(source, "middle", crop)
     except MGCCError:
         return None
     return image if image.shape == shape else None
@@ -110,6 +110,7 @@ class OverlayHandler:
         threshold: a pixel is lesion where ``pred_key`` is at least this.
         data_root_dir: the folders below it are kept below ``output_dir``, as ``SaveImage`` does.
         limit: write the first so many pictures (of each process) only; 0 writes all.
+        crop: what the evaluator's reader cuts out; see :class:`mgcc_monai.data.UltrasoundReader`.
     """
 
     def __init__(
@@ -122,6 +123,7 @@ class OverlayHandler:
         threshold: float = 0.5,
         data_root_dir: str = "",
         limit: int = 0,
+        crop: Any = "none",
     ) -> None:
         self.output_dir = Path(output_dir)
         self.postfix = postfix
@@ -131,6 +133,7 @@ class OverlayHandler:
         self.threshold = threshold
         self.data_root_dir = data_root_dir
         self.limit = limit
+        self.crop = crop
         self._written = 0
         self._sources: dict[Path, str] = {}
 
@@ -150,7 +153,7 @@ class OverlayHandler:
     def _draw(self, item: Mapping[str, Any], source: str) -> np.ndarray:
         mask = to_hw(item[self.pred_key]) >= self.threshold
         label = to_hw(item[self.label_key]) > 0.5 if self.label_key and item.get(self.label_key) is not None else None
-        grey = _grey(source, mask.shape) if source else None
+        grey = _grey(source, mask.shape, self.crop) if source else None
         if grey is None:
             grey = _stretch(to_hw(item[self.image_key]))
         if grey.shape != mask.shape or (label is not None and label.shape != mask.shape):

@@ -14,7 +14,7 @@ from monai.bundle import ConfigParser
 from mgcc_monai import options
 from mgcc_monai.data.datalist import ALL_LISTS, load_datalist
 from mgcc_monai.data.integrity import check_dataset
-from mgcc_monai.data.reader import read_image, read_mask
+from mgcc_monai.data.reader import image_stem, read_image, read_mask
 from mgcc_monai.errors import MGCCError, raise_faults
 from mgcc_monai.handlers.checkpoint import newest_checkpoint
 from mgcc_monai.security import weights
@@ -58,12 +58,12 @@ def check_options(bundle_root: str, standalone: bool = False) -> None:
     options.check_options(configs)
 
 
-def check_items(items: Sequence[Mapping[str, Any]]) -> list[str]:
+def check_items(items: Sequence[Mapping[str, Any]], crop: Any = None) -> list[str]:
     """Read every image and label once and return what is wrong with them, a line a fault."""
     faults = []
     for item in items:
         try:
-            image = read_image(item["image"])
+            image = read_image(item["image"], crop=crop)
             if "label" in item:
                 label = read_mask(item["label"])
                 if label.shape != image.shape:
@@ -73,7 +73,7 @@ def check_items(items: Sequence[Mapping[str, Any]]) -> list[str]:
                     )
         except MGCCError as error:
             faults.append(error.message)
-    return faults
+    return list(dict.fromkeys(faults))  # what is wrong with a file is told once, not for every frame of it
 
 
 def check_training(
@@ -140,13 +140,14 @@ def check_weights(network: torch.nn.Module, path: str) -> None:
         weights.check_fits(network, path)
 
 
-def check_inference(paths: Sequence[str], dataset_dir: str, output_dir: str) -> None:
+def check_inference(paths: Sequence[str], dataset_dir: str, output_dir: str, crop: Any = None) -> None:
     """Check the images to segment, and that no mask would overwrite an image or another mask.
 
     Args:
         paths: the images.
         dataset_dir: the folder that they come from.
         output_dir: the folder that the masks go to.
+        crop: what is cut out of the images; see :class:`mgcc_monai.data.UltrasoundReader`.
 
     Raises:
         MGCCError: lists every fault.
@@ -156,8 +157,7 @@ def check_inference(paths: Sequence[str], dataset_dir: str, output_dir: str) -> 
         faults.append(f"--output_dir {output_dir}: holds the images themselves; give another folder for the masks.")
     seen: dict[str, str] = {}
     for path in paths:
-        name = Path(path).name
-        stem = name[: -len(".nii.gz")] if name.lower().endswith(".nii.gz") else Path(path).stem
+        stem = image_stem(path)
         if stem in seen:
             faults.append(f"{path}: its mask would have the same name as that of {seen[stem]}; rename one.")
         seen[stem] = path
@@ -165,7 +165,7 @@ def check_inference(paths: Sequence[str], dataset_dir: str, output_dir: str) -> 
         for postfix in ("_overlay", "_prob"):
             if stem.endswith(postfix) and stem.removesuffix(postfix) in seen:
                 faults.append(f"{path}: its mask would have the name of another image's {postfix[1:]}; rename it.")
-    raise_faults(faults + check_items([{"image": path} for path in paths]), f"images in {dataset_dir}")
+    raise_faults(faults + check_items([{"image": path} for path in paths], crop), f"images in {dataset_dir}")
 
 
 def check_evaluation(

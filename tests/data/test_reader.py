@@ -150,7 +150,7 @@ BAD_FILES = {
     ),
     "noise": ("x.bmp", lambda path, _: path.write_bytes(b"nothing that is an image"), "not an image"),
     "noise nifti": ("x.nii", lambda path, _: path.write_bytes(b"nothing that is an image"), "damaged"),
-    "pages": ("x.tif", _pages, "one is expected"),
+    "pages": ("x.tif", _pages, "one frame is expected"),
     "volume": ("x.nii.gz", _volume, "one frame is expected"),
     "video": ("x.mp4", lambda path, _: path.write_bytes(b"\0\0\0\x18ftypmp42"), "one frame is expected"),
     "missing": ("x.png", lambda path, _: None, "no such file"),
