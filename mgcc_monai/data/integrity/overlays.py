@@ -34,25 +34,29 @@ def crosses(image: np.ndarray) -> list[tuple[int, int]]:
     found: list[tuple[int, int]] = []
     sums = np.zeros((image.shape[0] + 1, image.shape[1] + 1), np.int32)  # of all above and left
     sums[1:, 1:] = image.cumsum(0, dtype=np.int32).cumsum(1, dtype=np.int32)
-    for arm in _ARMS:
+    down, across = image.copy(), image.copy()  # the least of all pixels up to `arm` away
+    for arm in range(1, min(max(_ARMS), (min(image.shape) - 2) // 4) + 1):
+        np.minimum(down[arm:], image[:-arm], out=down[arm:])
+        np.minimum(down[:-arm], image[arm:], out=down[:-arm])
+        np.minimum(across[:, arm:], image[:, :-arm], out=across[:, arm:])
+        np.minimum(across[:, :-arm], image[:, arm:], out=across[:, :-arm])
+        if arm not in _ARMS:
+            continue
         size = 2 * arm + 1
-        if min(image.shape) < 2 * size:
-            break
-        height, width = image.shape[0] - 2 * arm, image.shape[1] - 2 * arm
-        arms = image[arm : arm + height, arm : arm + width].copy()
-        for shift in range(size):
-            np.minimum(arms, image[shift : shift + height, arm : arm + width], out=arms)
-            np.minimum(arms, image[arm : arm + height, shift : shift + width], out=arms)
-        around = sums[size:, size:] - sums[:-size, size:] - sums[size:, :-size] + sums[:-size, :-size]
-        likely = (arms >= _ARM_LEVEL) & ((arms.astype(np.int32) - _CONTRAST // 2) * size**2 >= around)
-        centres = np.argwhere(likely) + arm
+        arms = np.minimum(down, across)[arm:-arm, arm:-arm].astype(np.int32)
+        rows, columns = np.nonzero(arms >= _ARM_LEVEL)
+        around = sums[rows + size, columns + size] - sums[rows, columns + size]
+        around += sums[rows, columns] - sums[rows + size, columns]
+        levels = arms[rows, columns]
+        likely = (levels - _CONTRAST // 2) * size**2 >= around
+        centres, levels = np.stack([rows, columns], 1)[likely] + arm, levels[likely]
         spans = [[(line - arm, line - 1), (line + 2, line + arm + 1)] for line in centres.T]
         quadrants = [
             (sums[bottom, right] - sums[top, right] - sums[bottom, left] + sums[top, left]) / (arm - 1) ** 2
             for top, bottom in spans[0]
             for left, right in spans[1]
         ]
-        for row, column in centres[arms[likely] - np.max(quadrants, 0) >= _CONTRAST].tolist():
+        for row, column in centres[levels - np.max(quadrants, 0) >= _CONTRAST].tolist():
             if all(max(abs(row - r), abs(column - c)) > size for r, c in found):
                 found.append((row, column))
     return found
