@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import nibabel
@@ -62,6 +63,11 @@ class Picture:
     alpha: bool = False
     luminance: np.ndarray | None = None
     indices: np.ndarray | None = None
+
+    @cached_property
+    def levels(self) -> np.ndarray:
+        """How many pixels have each of the 256 grey levels."""
+        return np.bincount(self.pixels.ravel(), minlength=256)
 
 
 def _look(picture: Picture, mask: bool) -> None:
@@ -124,12 +130,13 @@ def _deep(picture: Picture) -> str:
 
 
 def _constant(picture: Picture) -> str:
-    return f"every pixel is {picture.pixels.min()}" if not np.ptp(picture.pixels) else ""
+    found = np.flatnonzero(picture.levels)
+    return f"every pixel is {found[0]}" if len(found) == 1 else ""
 
 
 def _two_levels(picture: Picture) -> str:
-    levels = np.flatnonzero(np.bincount(picture.pixels.ravel()))
-    return f"two grey levels only ({levels[0]} and {levels[1]}), as a mask has" if len(levels) == 2 else ""
+    found = np.flatnonzero(picture.levels)
+    return f"two grey levels only ({found[0]} and {found[1]}), as a mask has" if len(found) == 2 else ""
 
 
 def _flat(picture: Picture) -> str:
@@ -138,8 +145,9 @@ def _flat(picture: Picture) -> str:
 
 
 def _share(picture: Picture, level: int, least: float) -> str:
-    share = (picture.pixels == level).mean()
-    return f"{share:.0%} of the pixels are {level}" if least <= share < 1 and np.ptp(picture.pixels) else ""
+    share = picture.levels[level] / picture.pixels.size
+    several = np.count_nonzero(picture.levels) > 2  # of one or two levels another check tells
+    return f"{share:.0%} of the pixels are {level}" if share >= least and several else ""
 
 
 def _side(picture: Picture, wrong: bool) -> str:
@@ -194,14 +202,14 @@ IMAGE_CHECKS = (  # of readable images
         "saturated-image",
         WARNING,
         "white pixels",
-        lambda p: _share(p, 255, _WHITE_SHARE) if not _two_levels(p) else "",
+        lambda p: _share(p, 255, _WHITE_SHARE),
         "look at it; export it with less gain",
     ),
     Check(
         "black-image",
         WARNING,
         "black pixels",
-        lambda p: _share(p, 0, _BLACK_SHARE) if not _two_levels(p) else "",
+        lambda p: _share(p, 0, _BLACK_SHARE),
         "look at it; crop it to what was scanned",
     ),
     Check(

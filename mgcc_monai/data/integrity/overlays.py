@@ -32,8 +32,6 @@ def crosses(image: np.ndarray) -> list[tuple[int, int]]:
         Row and column of each centre, in pixels.
     """
     found: list[tuple[int, int]] = []
-    sums = np.zeros((image.shape[0] + 1, image.shape[1] + 1), np.int32)  # of all above and left
-    sums[1:, 1:] = image.cumsum(0, dtype=np.int32).cumsum(1, dtype=np.int32)
     down, across = image.copy(), image.copy()  # the least of all pixels up to `arm` away
     for arm in range(1, min(max(_ARMS), (min(image.shape) - 2) // 4) + 1):
         np.minimum(down[arm:], image[:-arm], out=down[arm:])
@@ -42,21 +40,26 @@ def crosses(image: np.ndarray) -> list[tuple[int, int]]:
         np.minimum(across[:, :-arm], image[:, arm:], out=across[:, :-arm])
         if arm not in _ARMS:
             continue
-        size = 2 * arm + 1
-        arms = np.minimum(down, across)[arm:-arm, arm:-arm].astype(np.int32)
-        rows, columns = np.nonzero(arms >= _ARM_LEVEL)
-        around = sums[rows + size, columns + size] - sums[rows, columns + size]
-        around += sums[rows, columns] - sums[rows + size, columns]
-        levels = arms[rows, columns]
-        likely = (levels - _CONTRAST // 2) * size**2 >= around
-        centres, levels = np.stack([rows, columns], 1)[likely] + arm, levels[likely]
-        spans = [[(line - arm, line - 1), (line + 2, line + arm + 1)] for line in centres.T]
+        arms = np.minimum(down, across)
+        inner = arms[arm:-arm, arm:-arm]
+        # what is a cross's centre is brighter than centres beside it, whose arms run through its dark quadrants
+        upper, lower = (
+            np.maximum(line[:, arm - 2 : -arm - 2], line[:, arm + 2 : 2 - arm or None])
+            for line in (arms[arm - 2 : -arm - 2], arms[arm + 2 : 2 - arm or None])
+        )
+        aside = np.minimum(np.maximum(upper, lower), 255 - _CONTRAST // 2) + _CONTRAST // 2
+        likely = np.flatnonzero((inner >= aside) & (inner >= _ARM_LEVEL))
+        rows, columns = np.divmod(likely, inner.shape[1])
+        size, levels = 2 * arm + 1, inner[rows, columns].astype(float)
+        patches = np.lib.stride_tricks.sliding_window_view(image, (size, size))[rows, columns]
         quadrants = [
-            (sums[bottom, right] - sums[top, right] - sums[bottom, left] + sums[top, left]) / (arm - 1) ** 2
-            for top, bottom in spans[0]
-            for left, right in spans[1]
+            patches[:, y, x].mean((1, 2))
+            for y in (slice(arm - 1), slice(arm + 2, None))
+            for x in (slice(arm - 1), slice(arm + 2, None))
         ]
-        for row, column in centres[levels - np.max(quadrants, 0) >= _CONTRAST].tolist():
+        contrast = levels - np.max(quadrants, 0)
+        stands_out = (contrast >= _CONTRAST) & (levels - patches.mean((1, 2)) >= _CONTRAST // 2)
+        for row, column in (np.stack([rows, columns], 1)[stands_out] + arm).tolist():
             if all(max(abs(row - r), abs(column - c)) > size for r, c in found):
                 found.append((row, column))
     return found
