@@ -21,6 +21,7 @@ from mgcc_monai.errors import MGCCError
 __all__ = [
     "gather",
     "is_main_process",
+    "set_aside",
     "sha256",
     "write_atomically",
     "write_file",
@@ -147,6 +148,21 @@ def write_table(path: str | Path, columns: Sequence[str], rows: Sequence[Mapping
             ["" if value is None or (isinstance(value, float) and math.isnan(value)) else value for value in values]
         )
     return write_file(path, text.getvalue())
+
+
+def set_aside(folder: str | Path) -> Path | None:
+    """Move a folder that holds anything to ``<folder>.previous-N``, so that nothing in it is lost.
+
+    Returns:
+        where it lies now; None where there was nothing to move.
+    """
+    folder = Path(folder)
+    if not folder.is_dir() or not any(folder.iterdir()):
+        return None
+    number = 1
+    while (previous := folder.with_name(f"{folder.name}.previous-{number}")).exists():
+        number += 1
+    return folder.rename(previous)
 
 
 def sha256(path: str | Path) -> str:

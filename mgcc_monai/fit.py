@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import hashlib
 import json
 import os
@@ -21,7 +20,7 @@ from mgcc_monai.data.items import embedded_phantoms
 from mgcc_monai.errors import MGCCError
 from mgcc_monai.files import sha256, write_json
 from mgcc_monai.handlers.checkpoint import checkpoints
-from mgcc_monai.options import known_names
+from mgcc_monai.options import known_names, nearest
 
 __all__ = ["STAGES", "Stage", "fit"]
 
@@ -115,8 +114,15 @@ def fit(
 def _needed(root: Path, overlays: Sequence[Path], settings: Mapping[str, Any]) -> list[Stage]:
     """All stages; stage 2 alone where nothing unlabelled, or nothing generated, is trained on."""
     train = _relevant([root / "configs" / "train.json", *overlays], settings)
-    unused = any(str(train[name]) in ("0", "0.0") for name in ("consistency_weight", "generated_fraction"))
+    unused = any(_is_zero(train[name]) for name in ("consistency_weight", "generated_fraction"))
     return [stage for stage in STAGES if not unused or stage.folder in ("segmentation", "evaluation")]
+
+
+def _is_zero(value: Any) -> bool:
+    try:
+        return float(value) == 0
+    except (TypeError, ValueError):
+        return False
 
 
 def _find_bundle(given: str | None) -> Path:
@@ -141,8 +147,7 @@ def _check_settings(settings: Mapping[str, Any], configs: Path) -> None:
         if name == "resume":
             raise MGCCError("--resume: 'fit' goes on by itself where it ended; leave it out.")
         if name not in known:
-            close = difflib.get_close_matches(name, known, n=1)
-            raise MGCCError(f"--{name}: 'fit' has no such option" + (f"; did you mean --{close[0]}?" if close else "."))
+            raise MGCCError(f"--{name}: 'fit' has no such option{nearest(name, known)}")
 
 
 def _relevant(files: Sequence[Path], settings: Mapping[str, Any]) -> dict[str, Any]:

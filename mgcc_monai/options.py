@@ -127,7 +127,7 @@ def check_options(configs: str | Path) -> None:
     for name in config:
         if name not in known and not re.search(rf"[@%]{re.escape(name)}\b", text):
             others = known | set(config) - {name}
-            faults.append(f"--{name}: there is no such option{_nearest(name, others)}")
+            faults.append(f"--{name}: there is no such option{nearest(name, others)}")
     for id, component in _components(config):
         faults += _unknown_arguments(id, component, parser.locator)
     raise_faults(faults, "options")
@@ -159,11 +159,12 @@ def _unknown_arguments(id: str, component: Mapping[str, Any], locator: Component
         return []
     extra = [key for key in component if not key.startswith("_") and key not in parameters]
     return [
-        f"--{id}#{key}: {str(target).rpartition('.')[2]} has no such argument{_nearest(key, parameters)}"
+        f"--{id}#{key}: {str(target).rpartition('.')[2]} has no such argument{nearest(key, parameters)}"
         for key in extra
     ]
 
 
-def _nearest(name: str, known: Any) -> str:
+def nearest(name: str, known: Any) -> str:
+    """Return the end of a message about a name that does not exist: the nearest that does, if one is near."""
     close = difflib.get_close_matches(name, list(known), n=1, cutoff=0.6)
     return f"; did you mean '{close[0]}'?" if close else "; leave it out."

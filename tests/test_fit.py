@@ -285,8 +285,8 @@ def test_stage_that_ends_without_its_files_is_told(bundle, given):
 @pytest.mark.parametrize(
     "wrong, words",
     [
-        ({"max_iteration": 5}, "--max_iteration: .*did you mean --max_iterations"),
-        ({"qqqqqqqq": 1}, "--qqqqqqqq: 'fit' has no such option.$"),
+        ({"max_iteration": 5}, "--max_iteration: .*did you mean 'max_iterations'"),
+        ({"qqqqqqqq": 1}, "--qqqqqqqq: 'fit' has no such option; leave it out.$"),
         ({"resume": True}, "--resume: 'fit' goes on by itself"),
         ({"preset": "smal"}, "--preset smal: there is no such file; give one of paper, .*demo, small"),
         ({"method": "nonsense"}, "--method nonsense: .*mgcc, .*supervised"),

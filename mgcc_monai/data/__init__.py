@@ -4,6 +4,7 @@ from mgcc_monai.data.datalist import load_datalist
 from mgcc_monai.data.items import (
     embedded_phantoms,
     evaluation_items,
+    generated_share,
     held_out_items,
     images_to_segment,
     mixed_items,
@@ -24,6 +25,7 @@ __all__ = [
     "embedded_phantoms",
     "encode_latents",
     "evaluation_items",
+    "generated_share",
     "held_out_draws",
     "held_out_items",
     "images_to_segment",

@@ -16,6 +16,7 @@ __all__ = [
     "embedded_phantoms",
     "mixed_items",
     "evaluation_items",
+    "generated_share",
     "held_out_items",
     "images_to_segment",
     "unlabeled_items",
@@ -48,21 +49,18 @@ def unlabeled_items(datalist: Mapping[str, Any], lists: Sequence[str]) -> list[d
     ]
 
 
-def mixed_items(
-    real: Sequence[Mapping[str, Any]], generated: Sequence[Mapping[str, Any]], generated_fraction: float
-) -> list[dict[str, Any]]:
-    """Return the unlabelled stream: real images, generated ones, or both in a given ratio.
-
-    With both, every image is in it; those of the kind that would be too few come again, as evenly as can be.
+def generated_share(generated: Sequence[Any], generated_fraction: Any = None) -> float:
+    """Return the share of generated images in the unlabelled stream.
 
     Args:
-        real: real images.
         generated: generated images that passed the gate.
-        generated_fraction: share of generated images, from 0 (real alone) to 1 (generated alone).
+        generated_fraction: the share, from 0 to 1; None for 1 where there are generated images, else 0.
 
     Raises:
-        MGCCError: when the share is no share, or there is no image of a kind that it asks for.
+        MGCCError: when it is no share, or asks for images that are not there.
     """
+    if generated_fraction is None:
+        return 1.0 if generated else 0.0
     try:
         share = float(generated_fraction)
     except ValueError:
@@ -74,7 +72,26 @@ def mixed_items(
             f"--generated_fraction {generated_fraction}: there is no generated image; run 'generating' with "
             "configs/generate.json first, or give 0 to train on real images alone."
         )
-    if share < 1 and not real and share > 0:
+    return share
+
+
+def mixed_items(
+    real: Sequence[Mapping[str, Any]], generated: Sequence[Mapping[str, Any]], generated_fraction: Any = None
+) -> list[dict[str, Any]]:
+    """Return the unlabelled stream: real images, generated ones, or both in a given ratio.
+
+    With both, every image is in it; those of the kind that would be too few come again, as evenly as can be.
+
+    Args:
+        real: real images.
+        generated: generated images that passed the gate.
+        generated_fraction: see :func:`generated_share`.
+
+    Raises:
+        MGCCError: when the share is no share, or there is no image of a kind that it asks for.
+    """
+    share = generated_share(generated, generated_fraction)
+    if 0 < share < 1 and not real:
         raise MGCCError(f"--generated_fraction {generated_fraction}: there is no real unlabelled image; give 1.")
     if share in (0, 1):
         return [{"image": item["image"]} for item in (generated if share else real)]

@@ -9,7 +9,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
@@ -18,6 +17,7 @@ from tqdm import tqdm
 from mgcc_monai.errors import MGCCError
 from mgcc_monai.files import is_main_process, write_file
 from mgcc_monai.networks.autoencoder import encode
+from mgcc_monai.seeds import torch_seed
 
 __all__ = ["class_mix", "class_names", "encode_latents", "held_out_draws", "latent_items"]
 
@@ -113,8 +113,7 @@ def held_out_draws(
     draws = []
     for band in range(bands):
         for index, item in enumerate(items):
-            state = np.random.SeedSequence([int(seed), band, index]).generate_state(1, np.uint64)[0]
-            generator = torch.Generator().manual_seed(int(state >> 1))
+            generator = torch.Generator().manual_seed(torch_seed(seed, band, index))
             noise = torch.randn(item["image"].shape, generator=generator)
             step = int((band + (index + 0.5) / len(items)) * num_train_timesteps / bands)
             draws.append({**item, "noise": noise, "timesteps": step})

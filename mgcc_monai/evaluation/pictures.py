@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from ignite.engine import Engine, Events
 from PIL import Image
 from scipy.ndimage import binary_dilation, binary_erosion, generate_binary_structure
@@ -19,7 +20,7 @@ from mgcc_monai.errors import MGCCError
 from mgcc_monai.evaluation.cases import file_name, items_of, to_hw
 from mgcc_monai.files import write_file
 
-__all__ = ["LABEL_COLOUR", "PRED_COLOUR", "OverlayHandler", "contact_sheet", "overlay"]
+__all__ = ["LABEL_COLOUR", "PRED_COLOUR", "OverlayHandler", "contact_sheet", "overlay", "write_picture", "write_sheet"]
 
 # Two colours that the colour-blind tell apart (Okabe and Ito 2008): orange and sky blue.
 PRED_COLOUR = (230, 159, 0)
@@ -55,6 +56,19 @@ def overlay(image: np.ndarray, mask: np.ndarray, label: np.ndarray | None = None
         picture[binary_dilation(masks[1], _ROUND, iterations=width) & ~masks[1]] = LABEL_COLOUR
     picture[masks[0] & ~binary_erosion(masks[0], _ROUND, iterations=width)] = PRED_COLOUR
     return picture
+
+
+def write_picture(path: str | Path, pixels: np.ndarray) -> None:
+    """Write uint8 pixels, HW or HW3, as a PNG in one step."""
+    data = io.BytesIO()
+    Image.fromarray(pixels).save(data, format="PNG")
+    write_file(path, data.getvalue())
+
+
+def write_sheet(path: str | Path, images: Any, columns: int) -> None:
+    """Write grey images B1HW in [0, 1] as one PNG, row by row."""
+    grey = (torch.as_tensor(images).float().clamp(0, 1)[:, 0] * 255).round().to(torch.uint8).cpu().numpy()
+    write_picture(path, contact_sheet(list(grey), columns))
 
 
 def contact_sheet(images: Sequence[np.ndarray], columns: int = 4, gap: int = 4) -> np.ndarray:
@@ -171,7 +185,5 @@ class OverlayHandler:
             path = self._path(source or f"image_{self._written:06d}")
             if self._sources.setdefault(path, source) != source:
                 raise MGCCError(f"{path}: {self._sources[path]} and {source} would share it; set data_root_dir.")
-            data = io.BytesIO()
-            Image.fromarray(self._draw(item, source)).save(data, format="PNG")
-            write_file(path, data.getvalue())
+            write_picture(path, self._draw(item, source))
             self._written += 1

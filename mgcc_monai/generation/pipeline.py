@@ -21,6 +21,7 @@ from tqdm import tqdm
 from mgcc_monai.errors import MGCCError
 from mgcc_monai.generation.schedulers import new_scheduler, whole
 from mgcc_monai.networks import autoencoder
+from mgcc_monai.seeds import torch_seed
 
 __all__ = ["LatentDiffusionPipeline"]
 
@@ -274,8 +275,7 @@ class LatentDiffusionPipeline(DiffusionPipeline):
 
 
 def _generator(seed: int, index: int) -> torch.Generator:
-    state = np.random.SeedSequence([seed, _NOISE, index]).generate_state(1, np.uint64)[0]
-    return torch.Generator().manual_seed(int(state >> 1))
+    return torch.Generator().manual_seed(torch_seed(seed, _NOISE, index))
 
 
 def _is_ours(index: Path, name: str) -> bool:

@@ -27,22 +27,8 @@ from mgcc_monai.generation.features import (
     standardise,
     to_side,
 )
-from mgcc_monai.generation.gate import QualityGate, image_scores
 
-__all__ = [
-    "QualityGate",
-    "assess",
-    "fid",
-    "image_scores",
-    "intensity_statistics",
-    "kid",
-    "power_bands",
-    "power_ratio",
-    "precision_recall",
-    "speckle_statistics",
-    "ssim_diversity",
-    "standardise",
-]
+__all__ = ["assess", "fid", "kid", "precision_recall", "ssim_diversity"]
 
 _COMPONENTS = 32  # of the features' leading components at most, for the FID
 _DRAWS = 10  # random draws for figures that depend on the number of images

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import io
 import json
 import os
 from collections.abc import Mapping, Sequence
@@ -13,13 +12,13 @@ from typing import Any
 import numpy as np
 import torch
 import torch.distributed as dist
-from PIL import Image
 from tqdm import tqdm
 
 from mgcc_monai.data.datalist import image_sha256
 from mgcc_monai.data.reader import read_image
 from mgcc_monai.errors import MGCCError
-from mgcc_monai.files import is_main_process, write_file, write_json
+from mgcc_monai.evaluation.pictures import write_picture
+from mgcc_monai.files import is_main_process, set_aside, write_json
 from mgcc_monai.generation import manifest
 from mgcc_monai.generation.pipeline import LatentDiffusionPipeline
 from mgcc_monai.generation.schedulers import new_scheduler, whole
@@ -127,10 +126,7 @@ def _open(folder: Path, settings: Mapping[str, Any]) -> None:
             if manifest.parts(folder):
                 manifest.merge(folder)
             return
-        number = 1
-        while (previous := folder.with_name(f"{folder.name}.previous-{number}")).exists():
-            number += 1
-        folder.rename(previous)
+        set_aside(folder)
     write_json(folder / SETTINGS, settings)
 
 
@@ -187,10 +183,8 @@ def _is_made(folder: Path, row: Mapping[str, Any] | None, settings: Mapping[str,
 def _write(folder: Path, index: int, image: torch.Tensor, name: str, settings: Mapping[str, Any]) -> dict[str, Any]:
     """Write one image, 1HW in [0, 1], and return its line of the manifest."""
     pixels = (image[0] * 255).round().to(torch.uint8).numpy()
-    data = io.BytesIO()
-    Image.fromarray(pixels).save(data, format="PNG")
     path = f"images/{index:06d}.png"
-    write_file(folder / path, data.getvalue())
+    write_picture(folder / path, pixels)
     return {
         "image": path,
         "index": index,

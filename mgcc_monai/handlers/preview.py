@@ -2,27 +2,16 @@
 
 from __future__ import annotations
 
-import io
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from ignite.engine import Engine, Events
-from PIL import Image
 
-from mgcc_monai.evaluation.pictures import contact_sheet
-from mgcc_monai.files import is_main_process, write_file
+from mgcc_monai.evaluation.pictures import write_sheet
+from mgcc_monai.files import is_main_process
 
-__all__ = ["ReconstructionPreview", "SamplePreview", "write_sheet"]
-
-
-def write_sheet(path: str | Path, images: Any, columns: int) -> None:
-    """Write images B1HW in [0, 1] as one PNG, row by row."""
-    grey = (torch.as_tensor(images).float().clamp(0, 1)[:, 0] * 255).round().to(torch.uint8).cpu().numpy()
-    data = io.BytesIO()
-    Image.fromarray(contact_sheet(list(np.asarray(grey)), columns)).save(data, format="PNG")
-    write_file(path, data.getvalue())
+__all__ = ["ReconstructionPreview", "SamplePreview"]
 
 
 class ReconstructionPreview:

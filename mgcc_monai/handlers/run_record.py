@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from mgcc_monai.files import is_main_process, write_json
+from mgcc_monai.files import is_main_process, set_aside, write_json
 from mgcc_monai.options import active_parser, literal
 
 __all__ = ["RunRecord"]
@@ -50,11 +50,8 @@ class RunRecord:
         self.begun = time.time()
         if not is_main_process():
             return
-        if not self.resume and self.folder.is_dir() and any(self.folder.iterdir()):
-            number = 1
-            while (previous := self.folder.with_name(f"{self.folder.name}.previous-{number}")).exists():
-                number += 1
-            self.folder.rename(previous)
+        if not self.resume:
+            set_aside(self.folder)
         self.folder.mkdir(parents=True, exist_ok=True)
         for name in ("metadata.json", "logging.conf"):  # MONAI looks for them beside the config that it runs
             if self.inference is not None and (Path(self.inference).parent / name).is_file():

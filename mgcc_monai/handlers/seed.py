@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
 import torch
 from ignite.engine import Engine, Events
+
+from mgcc_monai.seeds import torch_seed
 
 __all__ = ["ProgressSeed"]
 
@@ -38,5 +39,4 @@ class ProgressSeed:
 
     def __call__(self, engine: Engine) -> None:
         """Seed torch from (seed, rank, iteration)."""
-        state = np.random.SeedSequence([self.seed, getattr(engine.state, "rank", 0), engine.state.iteration])
-        torch.manual_seed(int(state.generate_state(1, np.uint64)[0] >> 1))
+        torch.manual_seed(torch_seed(self.seed, getattr(engine.state, "rank", 0), engine.state.iteration))

@@ -21,6 +21,7 @@ CONFIGS = Path(__file__).resolve().parents[2] / "bundle" / "configs"
 TINY = Path(__file__).with_name("tiny.yaml")
 JSON_FILES = sorted(CONFIGS.glob("*.json"))
 OVERLAYS = sorted([*CONFIGS.glob("presets/*.yaml"), *CONFIGS.glob("methods/*.yaml")])
+GENERATOR = ("train_diffusion.json", "generate.json", "evaluate_generation.json")
 REQUIRED = (
     "schema version monai_version pytorch_version numpy_version required_packages_version task description authors "
     "copyright network_data_format changelog"
@@ -82,6 +83,28 @@ def test_train_and_inference_agree_on_what_they_repeat() -> None:
     assert image_chain(train["train"]["preprocessing_transforms"]) == image_chain(
         inference["preprocessing"]["transforms"]
     )
+
+
+def test_both_stages_read_an_image_alike_but_for_range_and_layout() -> None:
+    def chain(name: str, *path: str) -> list[dict]:
+        transforms = json.loads((CONFIGS / name).read_text())
+        for key in path:
+            transforms = transforms[key]
+        left_out = ("AsDiscreted", "NormalizeIntensityd", "Transposed", "EnsureTyped")  # labels; range and layout
+        found = []
+        for transform in transforms:
+            if transform["_target_"] not in left_out:
+                own = {k: v for k, v in transform.items() if k not in ("keys", "allow_missing_keys", "minv", "maxv")}
+                own.pop("value", None)  # the darkest of either range
+                found.append({k: v[0] if isinstance(v, list) else v for k, v in own.items()})
+        return found
+
+    wanted = chain("train.json", "train", "preprocessing_transforms")
+    assert len(wanted) == 6
+    assert chain("train_autoencoder.json", "train", "preprocessing_transforms") == wanted
+    others = [json.loads((CONFIGS / name).read_text())["images"]["transforms"] for name in GENERATOR]
+    assert all(chain(name, "images", "transforms") == wanted for name in GENERATOR)
+    assert all(other == others[0] for other in others)
 
 
 def test_only_the_network_and_the_reader_of_inference_are_ours_among_what_clients_read() -> None:

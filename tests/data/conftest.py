@@ -60,9 +60,9 @@ def busi_tree(tmp_path: Path) -> Path:
 @pytest.fixture(scope="session")
 def shared_data() -> Path:
     """The folder with real images; it is no part of the repository."""
-    folder = Path(os.environ.get("MGCC_SHARED", Path(__file__).resolve().parents[2].parent / "shared" / "data"))
+    folder = Path(os.environ.get("MGCC_SHARED", Path(__file__).resolve().parents[3] / "shared")) / "data"
     if not (folder / "busi_256" / "index.csv").is_file():
-        pytest.skip("the real BUSI images are not here (set MGCC_SHARED to the folder with busi_256)")
+        pytest.skip("the real BUSI images are not here (set MGCC_SHARED to the folder with data/busi_256)")
     return folder
 
 

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from mgcc_monai.data.items import held_out_items, mixed_items
+from mgcc_monai.data.items import generated_share, held_out_items, mixed_items
 from mgcc_monai.errors import MGCCError
 
 
@@ -100,3 +100,9 @@ def test_held_out_items_are_the_validation_list_without_labels():
         "training": [{"image": "t.png", "label": "m.png"}],
     }
     assert held_out_items(datalist) == [{"image": "a.png", "class": "b"}, {"image": "c.png", "class": ""}]
+
+
+def test_default_takes_generated_images_where_there_are_some():
+    assert mixed(4, 3, None) == ([0] * 4, [1] * 3)
+    assert mixed(4, 0, None) == ([1] * 4, [])
+    assert [generated_share([{}] * n) for n in (0, 3)] == [0.0, 1.0]

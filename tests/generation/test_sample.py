@@ -16,7 +16,8 @@ from PIL import Image
 
 from mgcc_monai.data.datalist import image_sha256
 from mgcc_monai.errors import MGCCError
-from mgcc_monai.generation import manifest, sample
+from mgcc_monai.evaluation import pictures
+from mgcc_monai.generation import manifest
 from mgcc_monai.generation.pipeline import LatentDiffusionPipeline
 from mgcc_monai.generation.sample import generate
 
@@ -206,7 +207,7 @@ def test_other_settings_are_not_mixed_in(pipeline, new_pipeline, tmp_path, made,
 
 
 def test_a_full_disk_keeps_what_was_finished(pipeline, whole, tmp_path, monkeypatch, made):
-    folder, write, limits = tmp_path / "generated", sample.write_file, resource.getrlimit(resource.RLIMIT_FSIZE)
+    folder, write, limits = tmp_path / "generated", pictures.write_file, resource.getrlimit(resource.RLIMIT_FSIZE)
     calls: list[Path] = []
 
     def filling(path: Path, data: bytes) -> Path:
@@ -218,7 +219,7 @@ def test_a_full_disk_keeps_what_was_finished(pipeline, whole, tmp_path, monkeypa
             resource.setrlimit(resource.RLIMIT_FSIZE, limits)
 
     with monkeypatch.context() as patch:
-        patch.setattr(sample, "write_file", filling)
+        patch.setattr(pictures, "write_file", filling)
         with pytest.raises(MGCCError, match="cannot be written .*; free space") as error:
             generate(pipeline, folder, count=COUNT, **FEW)
     assert "\n" not in str(error.value) and "000006.png" in str(error.value)

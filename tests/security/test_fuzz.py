@@ -188,6 +188,22 @@ def changed(draw: Any) -> list[tuple[Any, bool, Any]]:
     return draw(st.lists(change, min_size=1, max_size=4))
 
 
+def _change(content: Any, changes: list[tuple[Any, bool, Any]]) -> None:
+    """Make the changes in nested lists and dictionaries, in place."""
+    for number, remove, value in changes:
+        places = [place for place in _places(content) if place]
+        if not places:
+            break
+        *path, last = places[number % len(places)]
+        inner = content
+        for key in path:
+            inner = inner[key]
+        if remove:
+            del inner[last]
+        else:
+            inner[last] = value
+
+
 def _load(file: Path) -> None:
     with watched():
         try:
@@ -202,18 +218,7 @@ def _load(file: Path) -> None:
 @given(changed())
 def test_changed_dataset_gives_a_dataset_or_plain_lines(dataset, changes):
     content = json.loads((dataset / "dataset.json").read_text())
-    for number, remove, value in changes:
-        places = [place for place in _places(content) if place]
-        if not places:
-            break
-        *path, last = places[number % len(places)]
-        inner = content
-        for key in path:
-            inner = inner[key]
-        if remove:
-            del inner[last]
-        else:
-            inner[last] = value
+    _change(content, changes)
     (dataset / "changed.json").write_text(json.dumps(content))
     _load(dataset / "changed.json")
 
@@ -240,18 +245,7 @@ ROW |= {"scores": {"mean": 0.5}, "decision": "keep", "reason": ""}
 @given(changed(), st.binary(max_size=60))
 def test_changed_manifest_gives_lines_or_plain_faults(folder, changes, more):
     rows: Any = [json.loads(json.dumps(ROW)) | {"index": index, "image": f"{index}.png"} for index in range(3)]
-    for number, remove, value in changes:
-        places = [place for place in _places(rows) if place]
-        if not places:
-            break
-        *path, last = places[number % len(places)]
-        inner = rows
-        for key in path:
-            inner = inner[key]
-        if remove:
-            del inner[last]
-        else:
-            inner[last] = value
+    _change(rows, changes)
     file = folder / manifest.FILE_NAME
     file.write_bytes("\n".join(map(json.dumps, rows)).encode() + (b"\n" + more if more else b""))
     with watched():
