@@ -2,6 +2,7 @@
 
 from mgcc_monai.handlers.checkpoint import BestWeights, ResumableCheckpoint, install_weights
 from mgcc_monai.handlers.clip import GradientClipping
+from mgcc_monai.handlers.detail import DetailPhase
 from mgcc_monai.handlers.discriminator import DiscriminatorStep
 from mgcc_monai.handlers.early_stop import EarlyStop
 from mgcc_monai.handlers.ema import EMA
@@ -14,6 +15,7 @@ from mgcc_monai.handlers.seed import ProgressSeed
 __all__ = [
     "BatchProgress",
     "BestWeights",
+    "DetailPhase",
     "DiscriminatorStep",
     "EMA",
     "EarlyStop",

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from ignite.engine import Engine, Events
+from ignite.engine import Engine
 from monai.engines.utils import IterationEvents
 from torch import nn
 
@@ -15,33 +15,24 @@ __all__ = ["DiscriminatorStep"]
 
 
 class DiscriminatorStep:
-    """Switch the adversarial loss on at an iteration, and from then on train the discriminator after every batch.
+    """Train the discriminator after every batch of the detail phase; see :class:`mgcc_monai.handlers.DetailPhase`.
 
     Args:
         discriminator: judges patches of images B1HW.
         optimizer: of the discriminator's weights.
         loss_function: the :class:`mgcc_monai.losses.AutoencoderLoss` that uses the discriminator.
-        start: the first iteration, counted from 1, with adversarial loss.
     """
 
-    def __init__(
-        self, discriminator: nn.Module, optimizer: torch.optim.Optimizer, loss_function: Any, start: int
-    ) -> None:
-        self.discriminator, self.optimizer = discriminator, optimizer
-        self.loss_function, self.start = loss_function, int(start)
+    def __init__(self, discriminator: nn.Module, optimizer: torch.optim.Optimizer, loss_function: Any) -> None:
+        self.discriminator, self.optimizer, self.loss_function = discriminator, optimizer, loss_function
 
     def attach(self, engine: Engine) -> None:
         """Attach to a trainer."""
-        engine.add_event_handler(Events.ITERATION_STARTED, self.switch)
         engine.add_event_handler(IterationEvents.BACKWARD_COMPLETED, self)
-
-    def switch(self, engine: Engine) -> None:
-        """Tell the loss whether the adversarial part counts in this iteration."""
-        self.loss_function.adversarial_active = engine.state.iteration >= self.start
 
     def __call__(self, engine: Engine) -> None:
         """Take one step on this batch's images and their reconstructions."""
-        if not self.loss_function.adversarial_active:
+        if not self.loss_function.detail_active:
             return
         image, made = engine.state.output["label"], engine.state.output["pred"][0].detach()
         adversarial = self.loss_function.adversarial

@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import torch
-from monai.losses import JukeboxLoss, SSIMLoss
+from monai.losses import SSIMLoss
 from torch import nn
 
-__all__ = ["AutoencoderLoss", "judge", "kl_divergence"]
+__all__ = ["AutoencoderLoss", "judge", "kl_divergence", "radial_spectrum", "spectral_distance"]
+
+_FLOOR = 1e-5  # power: that of rounding to 8 bits, below which there is nothing to match
 
 
 def kl_divergence(mean: torch.Tensor, logvar: torch.Tensor) -> torch.Tensor:
@@ -24,6 +26,41 @@ def kl_divergence(mean: torch.Tensor, logvar: torch.Tensor) -> torch.Tensor:
     return 0.5 * (mean.square() + logvar.exp() - 1 - logvar).mean()
 
 
+def radial_spectrum(image: torch.Tensor) -> torch.Tensor:
+    """Return the logarithm of the power at each spatial frequency, averaged over its directions.
+
+    The mean is taken off and a Hann window put on first, so that neither brightness nor borders leak into the bands.
+
+    Args:
+        image: B1HW in [-1, 1].
+
+    Returns:
+        BF: bands of equal width from 0 to 0.5 cycles a pixel, one for every 4 pixels of the shorter side.
+    """
+    height, width = image.shape[2:]
+    vertical = torch.hann_window(height, periodic=False, device=image.device)
+    window = vertical[:, None] * torch.hann_window(width, periodic=False, device=image.device)
+    detail = (image - image.mean(dim=(2, 3), keepdim=True)) * window / window.square().mean().sqrt()
+    power = torch.fft.rfft2(detail[:, 0], norm="ortho").abs().square().flatten(1)
+    rows = torch.fft.fftfreq(height, device=image.device)[:, None]
+    frequency = (rows.square() + torch.fft.rfftfreq(width, device=image.device).square()).sqrt().flatten()
+    bands = max(2, min(height, width) // 4)
+    band = (frequency * 2 * bands).long()
+    used = (band < bands) & (frequency > 0)
+    member = nn.functional.one_hot(band[used], bands).to(power)
+    return (power[:, used] @ (member / member.sum(0).clamp_min(1)) + _FLOOR).log()
+
+
+def spectral_distance(made: torch.Tensor, image: torch.Tensor) -> torch.Tensor:
+    """Return the mean absolute difference of two stacks' radial spectra: as much grain, wherever it lies.
+
+    Source:
+        Durall et al. 2020 (arXiv 2003.01826), section 4 (matching of the azimuthally averaged power), here of its
+        logarithm, so that the weak high frequencies count as much as the strong low ones.
+    """
+    return nn.functional.l1_loss(radial_spectrum(made), radial_spectrum(image))
+
+
 def judge(discriminator: nn.Module, image: torch.Tensor) -> torch.Tensor:
     """Return a discriminator's verdict on each patch; that of MONAI puts the features of its layers before it."""
     found = discriminator(image)
@@ -31,12 +68,15 @@ def judge(discriminator: nn.Module, image: torch.Tensor) -> torch.Tensor:
 
 
 class AutoencoderLoss(nn.Module):
-    """L1 + weighted SSIM, spectral amplitude, KL and, once a handler switches it on, patch adversarial loss.
+    """L1 + weighted SSIM + KL, and in the detail phase spectral and patch adversarial loss besides.
+
+    The detail phase is the last part of a training, switched on by a handler (``detail_active``): what L1 and SSIM
+    cannot place they leave out, so fine grain comes back weaker than it was. The two parts ask for it by strength and
+    by look, once its place has been learned.
 
     Args:
         ssim_weight: weight of 1 - SSIM.
-        spectral_weight: weight of the squared difference of the Fourier amplitudes; it asks for speckle as strong as
-            the image's even where its place is lost.
+        spectral_weight: weight of :func:`spectral_distance`.
         kl_weight: weight of the KL divergence, averaged over the latents' elements.
         adversarial_weight: weight of the adversarial loss.
         discriminator: judges patches of images B1HW; None for no adversarial loss.
@@ -44,14 +84,14 @@ class AutoencoderLoss(nn.Module):
         data_range: largest minus smallest intensity of the images.
 
     Source:
-        Rombach et al. 2022 (arXiv 2112.10752), appendix G; Wang et al. 2004 (SSIM); Dhariwal et al. 2020
-        (arXiv 2005.00341), section 3.3 (spectral).
+        Rombach et al. 2022 (arXiv 2112.10752), appendix G; Wang et al. 2004 (SSIM); Durall et al. 2020
+        (arXiv 2003.01826; spectral).
     """
 
     def __init__(
         self,
         ssim_weight: float = 1.0,
-        spectral_weight: float = 1.0,
+        spectral_weight: float = 0.4,
         kl_weight: float = 1e-6,
         adversarial_weight: float = 0.0,
         discriminator: nn.Module | None = None,
@@ -59,12 +99,11 @@ class AutoencoderLoss(nn.Module):
         data_range: float = 2.0,
     ) -> None:
         super().__init__()
-        self.weights = {"l1": 1.0, "ssim": ssim_weight, "spectral": spectral_weight, "kl": kl_weight}
+        self.weights = {"l1": 1.0, "ssim": ssim_weight, "kl": kl_weight}
+        self.weights |= {"spectral": spectral_weight, "adversarial": adversarial_weight}
         self.ssim = SSIMLoss(spatial_dims=2, data_range=data_range)
-        self.spectral = JukeboxLoss(spatial_dims=2)
-        self.adversarial_weight = float(adversarial_weight)
         self.adversarial = adversarial
-        self.adversarial_active = False
+        self.detail_active = False
         self._discriminator = [discriminator]  # in a list, so that its weights are not the loss's own
         self.parts: dict[str, float] = {}
 
@@ -82,13 +121,12 @@ class AutoencoderLoss(nn.Module):
         terms = {
             "l1": nn.functional.l1_loss(reconstruction, image),
             "ssim": self.ssim(reconstruction, image),
-            "spectral": self.spectral(reconstruction, image),
             "kl": kl_divergence(mean, logvar),
         }
-        loss = sum(self.weights[name] * term for name, term in terms.items())
-        if self.adversarial_active and self._discriminator[0] is not None:
+        if self.detail_active:
+            terms["spectral"] = spectral_distance(reconstruction, image)
+        if self.detail_active and self._discriminator[0] is not None:
             judged = judge(self._discriminator[0], reconstruction)
             terms["adversarial"] = self.adversarial(judged, target_is_real=True, for_discriminator=False)
-            loss = loss + self.adversarial_weight * terms["adversarial"]
         self.parts = {name: float(term.detach()) for name, term in terms.items()}
-        return loss
+        return sum(self.weights[name] * term for name, term in terms.items())

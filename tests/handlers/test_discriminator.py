@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import torch
-from ignite.engine import Engine
+from ignite.engine import Engine, Events
 from monai.data import DataLoader
 from monai.engines import SupervisedTrainer
 from monai.engines.utils import IterationEvents
@@ -17,7 +17,7 @@ from monai.networks.nets import PatchDiscriminator
 from torch import nn
 
 from mgcc_monai.data import CyclicSampler, ReplayableDataset
-from mgcc_monai.handlers import DiscriminatorStep, ProgressSeed, ResumableCheckpoint
+from mgcc_monai.handlers import DetailPhase, DiscriminatorStep, ProgressSeed, ResumableCheckpoint
 from mgcc_monai.losses import AutoencoderLoss
 from mgcc_monai.losses.autoencoder import judge
 
@@ -51,16 +51,17 @@ def patch_discriminator() -> PatchDiscriminator:
 class Parts:
     """All that an adversarial training needs, as the bundle's config builds it."""
 
-    def __init__(self, start: int, weight: float = 0.5, rate: float = 0.01) -> None:
+    def __init__(self, start: int, weight: float = 0.5, rate: float = 0.01, rests: bool = False) -> None:
         torch.manual_seed(10)
         self.network, self.discriminator = Net(), patch_discriminator()
         adversarial = PatchAdversarialLoss(criterion="least_squares")
         self.loss = AutoencoderLoss(
-            adversarial_weight=weight, discriminator=self.discriminator, adversarial=adversarial
+            spectral_weight=0, adversarial_weight=weight, discriminator=self.discriminator, adversarial=adversarial
         )
         self.optimizer = torch.optim.AdamW(self.network.parameters(), lr=0.01)
         self.discriminator_optimizer = torch.optim.AdamW(self.discriminator.parameters(), lr=rate)
-        self.step = DiscriminatorStep(self.discriminator, self.discriminator_optimizer, self.loss, start)
+        self.phase = DetailPhase(self.loss, start, self.network.latent.parameters() if rests else ())
+        self.step = DiscriminatorStep(self.discriminator, self.discriminator_optimizer, self.loss)
 
     def objects(self) -> dict[str, Any]:
         names = ("network", "optimizer", "discriminator", "discriminator_optimizer")
@@ -76,7 +77,7 @@ class Parts:
             optimizer=self.optimizer,
             loss_function=self.loss,
             inferer=SimpleInferer(),
-            train_handlers=[ProgressSeed(8, sampler), self.step, *handlers],
+            train_handlers=[ProgressSeed(8, sampler), self.phase, self.step, *handlers],
         ).run()
 
 
@@ -155,10 +156,10 @@ def test_step_is_that_of_least_squares_on_the_verdicts():
     optimizer = torch.optim.SGD(parts.discriminator.parameters(), lr=0.1)
     for weight in parts.discriminator.parameters():
         weight.grad = torch.full_like(weight, 100.0)  # as the generator's loss leaves something in it
-    parts.loss.adversarial_active = True
+    parts.loss.detail_active = True
     engine = Engine(lambda engine, batch: None)
     engine.state.output = {"label": real, "pred": [made.requires_grad_(), None, None]}
-    DiscriminatorStep(parts.discriminator, optimizer, parts.loss, 1)(engine)
+    DiscriminatorStep(parts.discriminator, optimizer, parts.loss)(engine)
     assert torch.allclose(flat(parts.discriminator), wanted, atol=1e-6)
     assert parts.loss.parts["discriminator"] == pytest.approx(float(error), rel=1e-5)
     assert made.grad is None
@@ -167,7 +168,7 @@ def test_step_is_that_of_least_squares_on_the_verdicts():
 def test_it_learns_to_tell_real_from_made():
     """Rough images against smooth ones: after forty steps, its verdicts lie on either side of a half."""
     parts = Parts(1)
-    parts.loss.adversarial_active = True
+    parts.loss.detail_active = True
     real = torch.stack([item["image"] for item in items()])
     made = nn.functional.avg_pool2d(real, 5, 1, 2)
     engine = Engine(lambda engine, batch: None)
@@ -207,3 +208,28 @@ def test_resumed_training_is_the_one_that_never_stopped(stopped, tmp_path):
             for parts in (whole, resumed)
         ]
         assert moments[0] and all(torch.equal(a, b) for a, b in zip(*moments))
+
+
+class Latents:
+    """Notes the weights that are to rest, and the others, after every iteration."""
+
+    def __init__(self, network: Net) -> None:
+        self.network, self.resting, self.other = network, [flat(network.latent)], [flat(network.body)]
+
+    def attach(self, engine: Engine) -> None:
+        engine.add_event_handler(Events.ITERATION_COMPLETED, self)
+
+    def __call__(self, engine: Engine) -> None:
+        self.resting.append(flat(self.network.latent))
+        self.other.append(flat(self.network.body))
+
+
+@pytest.mark.parametrize("start", [1, 3, 7])
+def test_weights_rest_from_its_start_on(start):
+    """To the bit, though the optimizer has momentum by then; the others go on."""
+    parts = Parts(start, rests=True)
+    watch = Latents(parts.network)
+    parts.train(2, watch)
+    moved = [not torch.equal(a, b) for a, b in zip(watch.resting, watch.resting[1:])]
+    assert moved == [iteration < start for iteration in range(1, 7)]
+    assert all(not torch.equal(a, b) for a, b in zip(watch.other, watch.other[1:]))
