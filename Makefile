@@ -1,5 +1,6 @@
 # make train   environment, phantoms, both stages on them, masks for new images, figures
 # make test    environment, all tests
+# make test-faults  environment, tests of resuming, stopping, killing and of several processes, the long ones too
 # make test-fuzz   environment, long fuzzing of what reads files, for a night: FUZZ=20000 examples a test, 4 h at most
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 OUTPUT ?= runs/demo
@@ -12,7 +13,7 @@ RUN := ../.venv/bin/python -m monai.bundle run
 MGCC := .venv/bin/python -m mgcc_monai
 DEMO := --output_dir $(FOLDER)
 
-.PHONY: help train test test-fuzz lint clean
+.PHONY: help train test test-faults test-fuzz lint clean
 
 help:
 	@sed -n 's/^# //p' Makefile
@@ -32,6 +33,9 @@ train: $(ENV)
 
 test: $(ENV)
 	OMP_NUM_THREADS=1 .venv/bin/python -m pytest -n 2 --dist loadfile
+
+test-faults: $(ENV)
+	OMP_NUM_THREADS=1 .venv/bin/python -m pytest -m "long or not long" tests/resume tests/faults
 
 test-fuzz: $(ENV)
 	MGCC_FUZZ=$(FUZZ) OMP_NUM_THREADS=1 timeout 4h .venv/bin/python -m pytest tests/security/test_fuzz.py || test $$? -eq 124

@@ -1,4 +1,4 @@
-"""Writing files so that nothing is ever half written, by one process of several."""
+"""Writing files so that nothing is ever half written."""
 
 from __future__ import annotations
 
@@ -14,13 +14,9 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO
 
-import torch.distributed as dist
-
 from mgcc_monai.errors import MGCCError
 
 __all__ = [
-    "gather",
-    "is_main_process",
     "set_aside",
     "sha256",
     "write_atomically",
@@ -29,20 +25,6 @@ __all__ = [
     "write_json",
     "write_table",
 ]
-
-
-def is_main_process() -> bool:
-    """Whether this process writes the files: rank 0, or the only one."""
-    return not dist.is_initialized() or dist.get_rank() == 0
-
-
-def gather(rows: Mapping[str, Any]) -> dict[str, Any]:
-    """Merge what all processes collected, by key, so that an image that a sampler dealt out twice counts once."""
-    if not dist.is_initialized() or dist.get_world_size() == 1:
-        return dict(rows)
-    parts: list[Any] = [None] * dist.get_world_size()
-    dist.all_gather_object(parts, dict(rows))
-    return {key: value for part in parts for key, value in part.items()}
 
 
 def write_atomically(path: str | Path, write: Callable[[BinaryIO], Any]) -> Path:

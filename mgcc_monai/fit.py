@@ -6,7 +6,6 @@ import hashlib
 import json
 import os
 import re
-import subprocess
 import sys
 import time
 from collections.abc import Mapping, Sequence
@@ -20,6 +19,7 @@ from mgcc_monai.data.items import embedded_phantoms
 from mgcc_monai.errors import MGCCError
 from mgcc_monai.files import sha256, write_json
 from mgcc_monai.handlers.checkpoint import checkpoints
+from mgcc_monai.handlers.preemption import SIGNALS, run_and_forward
 from mgcc_monai.options import known_names, nearest
 
 __all__ = ["STAGES", "Stage", "fit"]
@@ -197,7 +197,10 @@ def _run(
     for name, value in options.items():
         command += [f"--{name}", str(value)]
     begun = time.time()
-    code = subprocess.run(command, env={"PYTHONWARNINGS": "ignore", **os.environ}).returncode
+    code = run_and_forward(command, {"PYTHONWARNINGS": "ignore", **os.environ})
+    if code in (128 + number for number in SIGNALS):
+        print(f"{stage.name} was stopped; the same command goes on.", file=sys.stderr, flush=True)
+        raise SystemExit(code)
     if code:
         raise MGCCError(
             f"{stage.name} failed with exit code {code}; its message stands above. What was finished is kept: mend it "

@@ -1,19 +1,28 @@
-"""What several tests need: the shared folder of real data, where there is one, and the published reference figures."""
+"""What several tests need: a bundle to run, phantoms, real data where there are any, and the published figures."""
 
 from __future__ import annotations
 
 import importlib.util
 import json
 import os
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+import monai.bundle
 import numpy as np
 import pytest
 import torch
 
+from mgcc_monai.data.phantom import write_phantoms
+
 REPOSITORY = Path(__file__).resolve().parents[1]
+TINY = Path(__file__).parent / "bundle" / "tiny.yaml"
 
 
 @pytest.fixture(scope="session")
@@ -51,3 +60,84 @@ def arrays() -> dict[str, torch.Tensor]:
     """Random inputs, and what the authors' released code makes of them."""
     with np.load(Path(__file__).parent / "reference" / "mgcc_reference.npz") as file:
         return {name: torch.from_numpy(file[name]) for name in file.files}
+
+
+@pytest.fixture(scope="session")
+def phantoms(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Twenty phantoms of 64 x 80 pixels, half of the training images labelled."""
+    folder = tmp_path_factory.mktemp("data") / "phantoms"
+    write_phantoms(str(folder), count=20, seed=3, label_fraction=0.5, size=(64, 80))
+    return folder
+
+
+@pytest.fixture
+def bundle(tmp_path: Path) -> Path:
+    """A copy of the bundle, without weights, so that no test writes into the repository."""
+    target = tmp_path / "bundle"
+    shutil.copytree(REPOSITORY / "bundle", target, ignore=shutil.ignore_patterns("*.pt", "runs"))
+    return target
+
+
+@pytest.fixture
+def run(bundle: Path, tmp_path: Path):
+    """``run(run_id, *config names, **overrides)``: a workflow of the copied bundle, in this process."""
+
+    def run_workflow(run_id: str, *names: str, **overrides: object) -> None:
+        files = [str(bundle / "configs" / name) for name in names]
+        if names[0] != "inference.json":
+            files.insert(1, str(TINY))
+        settings = {"bundle_root": str(bundle), "output_dir": str(tmp_path / "runs"), **overrides}
+        monai.bundle.run(run_id=run_id, config_file=files, logging_file=False, **settings)
+
+    return run_workflow
+
+
+@pytest.fixture
+def start(bundle: Path, phantoms: Path, tmp_path: Path) -> Iterator[Any]:
+    """``start(run_id, *config names, ranks=1, **options)``: a workflow in processes of its own; what was printed goes
+    to ``tmp_path / "printed.txt"``."""
+    processes: list[subprocess.Popen] = []
+
+    def begin(run_id: str, *names: str, ranks: int = 1, **options: Any) -> subprocess.Popen:
+        files = [str(bundle / "configs" / name) for name in names]
+        files.insert(1, str(TINY))
+        command = [sys.executable, "-W", "ignore"]
+        if ranks > 1:
+            command += ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", str(ranks)]
+        command += ["-m", "monai.bundle", "run", run_id, "--config_file", str(files)]
+        settings = {"bundle_root": bundle, "output_dir": tmp_path / "runs", "dataset_dir": phantoms, **options}
+        for name, value in settings.items():
+            command += [f"--{name}", str(value)]
+        path = f"{Path(__file__).parent}:{REPOSITORY}"
+        env = {**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": "1", "PYTHONWARNINGS": "ignore"}
+        with (tmp_path / "printed.txt").open("a") as printed:
+            processes.append(subprocess.Popen(command, cwd=bundle, env=env, stdout=printed, stderr=printed))
+        return processes[-1]
+
+    yield begin
+    for process in processes:
+        if process.poll() is None:
+            process.kill()
+            process.wait()
+
+
+@pytest.fixture(autouse=True)
+def signals() -> Iterator[None]:
+    """Gives SIGTERM and SIGINT back, whatever a failed training has left behind."""
+    before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
+
+
+@pytest.fixture
+def misbehaviour(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
+    """``misbehaviour(part="train", **arguments)``: an overlay that adds ``misbehaviour.At`` to a part's handlers."""
+    monkeypatch.syspath_prepend(str(Path(__file__).parent))
+
+    def overlay(part: str = "train", **arguments: Any) -> str:
+        path = tmp_path / f"misbehaviour_{part}.json"
+        path.write_text(json.dumps({f"+{part}#handlers": [{"_target_": "misbehaviour.At", **arguments}]}))
+        return str(path)
+
+    return overlay

@@ -59,12 +59,12 @@ class Bundle:
         if way == "with checkpoint":
             write(output / FILES[stage][0].split("/")[0] / "checkpoints" / "checkpoint_epoch=2.pt", content)
         if way:
-            return SimpleNamespace(returncode=3)
+            return 3
         for name in FILES[stage]:
             write(output / name, f"{name} {hashlib.sha256(content.encode()).hexdigest()}")
             if stage in self.silent:
                 break
-        return SimpleNamespace(returncode=0)
+        return 0
 
     def stages(self) -> list[str]:
         names, self.calls = [call["stage"] for call in self.calls], []
@@ -79,7 +79,7 @@ def write(path: Path, text: str) -> None:
 @pytest.fixture
 def bundle(monkeypatch: pytest.MonkeyPatch) -> Bundle:
     fake = Bundle()
-    monkeypatch.setattr(module.subprocess, "run", fake)
+    monkeypatch.setattr(module, "run_and_forward", fake)
     monkeypatch.setattr(module, "load_datalist", lambda folder: {"hash": (Path(folder) / "hash").read_text()})
     return fake
 

@@ -10,6 +10,7 @@ from mgcc_monai.data.datalist import FILE_NAME
 from mgcc_monai.data.decoders import count_frames, frame_index
 from mgcc_monai.data.paths import frame_path, list_images, refused_files
 from mgcc_monai.data.phantom import write_phantoms
+from mgcc_monai.distributed import is_main_process, wait
 from mgcc_monai.errors import MGCCError, raise_faults
 
 __all__ = [
@@ -190,6 +191,7 @@ def embedded_phantoms(output_dir: str | Path) -> str:
     Half of the training images keep their labels, so that both streams have images.
     """
     folder = Path(output_dir) / "phantoms"
-    if not (folder / FILE_NAME).is_file():
+    if is_main_process() and not (folder / FILE_NAME).is_file():
         write_phantoms(str(folder), count=200, seed=0, label_fraction=0.5)
+    wait()
     return str(folder)

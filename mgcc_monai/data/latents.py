@@ -14,8 +14,9 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from tqdm import tqdm
 
+from mgcc_monai.distributed import is_main_process
 from mgcc_monai.errors import MGCCError
-from mgcc_monai.files import is_main_process, write_file
+from mgcc_monai.files import write_file
 from mgcc_monai.networks.autoencoder import encode
 from mgcc_monai.seeds import torch_seed
 

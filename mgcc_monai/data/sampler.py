@@ -6,10 +6,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
-import torch.distributed as dist
 from monai.data import CacheDataset, DataLoader
 from torch.utils.data import Sampler
 
+from mgcc_monai.distributed import rank_and_size
 from mgcc_monai.errors import MGCCError
 
 __all__ = ["CyclicSampler", "ReplayableDataset", "TwoStreamLoader"]
@@ -20,7 +20,7 @@ class CyclicSampler(Sampler[tuple[int, int]]):
 
     The k-th image ever drawn is element ``k mod n`` of a permutation that depends on (seed, ``k div n``) alone. So no
     image comes twice before every other came once, epochs need not divide the list, and a run that starts at any
-    epoch goes on as one that was never stopped. In a distributed run the ranks take turns, a batch each.
+    batch goes on as one that was never stopped. In a distributed run the ranks take turns, a batch each.
 
     Args:
         size: number of images in the list.
@@ -35,17 +35,17 @@ class CyclicSampler(Sampler[tuple[int, int]]):
 
     def __init__(self, size: int, batch_size: int, batches: int, seed: int = 0, stream: int = 0) -> None:
         self.size, self.batch_size, self.batches = int(size), int(batch_size), int(batches)
-        self.seed, self.stream, self.epoch = int(seed), int(stream), 0
-        self.rank, self.ranks = (dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else (0, 1)
+        self.seed, self.stream, self.epoch, self.start = int(seed), int(stream), 0, 0
+        self.rank, self.ranks = rank_and_size()
         if self.size < self.batch_size * self.ranks:
             raise MGCCError(
                 f"A list of {self.size} images cannot fill a batch of {self.batch_size * self.ranks}; "
                 "lower the batch size or add images."
             )
 
-    def set_epoch(self, epoch: int) -> None:
-        """Set the epoch, counted from 0, whose images the next iteration gives."""
-        self.epoch = int(epoch)
+    def set_epoch(self, epoch: int, start: int = 0) -> None:
+        """Set the epoch, counted from 0, whose images the next iteration gives, and the batch to begin with."""
+        self.epoch, self.start = int(epoch), int(start)
 
     def __len__(self) -> int:
         return self.batches * self.batch_size
@@ -53,7 +53,7 @@ class CyclicSampler(Sampler[tuple[int, int]]):
     def __iter__(self) -> Iterator[tuple[int, int]]:
         """Give pairs (index in the list, seed of this drawing's augmentation)."""
         cycle, order = -1, np.empty(0, dtype=np.int64)
-        for batch in range(self.epoch * self.batches, (self.epoch + 1) * self.batches):
+        for batch in range(self.epoch * self.batches + self.start, (self.epoch + 1) * self.batches):
             first = (batch * self.ranks + self.rank) * self.batch_size
             for position in range(first, first + self.batch_size):
                 if position // self.size != cycle:
@@ -106,10 +106,10 @@ class TwoStreamLoader:
             raise ValueError(f"The streams have {len(labeled)} and {len(unlabeled)} batches an epoch; they must agree.")
         self.loaders = [loader for loader in (labeled, unlabeled) if loader is not None]
 
-    def set_epoch(self, epoch: int) -> None:
-        """Set the epoch, counted from 0, of both streams; in force from the next iteration over the loader."""
+    def set_epoch(self, epoch: int, start: int = 0) -> None:
+        """Set the epoch, counted from 0, and its first batch for both streams; in force when the loader is begun."""
         for loader in self.loaders:
-            loader.sampler.set_epoch(epoch)
+            loader.sampler.set_epoch(epoch, start)
 
     def __len__(self) -> int:
         return len(self.loaders[0])

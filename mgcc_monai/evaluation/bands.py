@@ -10,7 +10,7 @@ import torch
 from ignite.engine import Engine
 from ignite.metrics import Metric
 
-from mgcc_monai.files import gather
+from mgcc_monai.distributed import gather
 
 __all__ = ["TimestepBandLoss"]
 

@@ -13,11 +13,12 @@ import torch.distributed
 from ignite.engine import Engine, Events
 from monai.data import MetaTensor
 
+from mgcc_monai.distributed import gather, is_main_process
 from mgcc_monai.errors import MGCCError
 from mgcc_monai.evaluation.metrics import METRICS, case_metrics, lesion_sensitivity
 from mgcc_monai.evaluation.summary import NORMAL, format_table, size_bin, summarise, to_json
 from mgcc_monai.evaluation.threshold import foreground
-from mgcc_monai.files import gather, is_main_process, write_file, write_table
+from mgcc_monai.files import write_file, write_table
 
 __all__ = [
     "COLUMNS",

@@ -11,8 +11,9 @@ from ignite.engine import Engine, Events
 from skimage.measure import label as connected_components
 from skimage.measure import regionprops
 
+from mgcc_monai.distributed import gather, is_main_process
 from mgcc_monai.evaluation.cases import image_name, items_of, pixel_spacing, to_hw
-from mgcc_monai.files import gather, is_main_process, write_table
+from mgcc_monai.files import write_table
 
 __all__ = ["COLUMNS", "LesionTableHandler", "lesion_rows", "measure_lesions"]
 

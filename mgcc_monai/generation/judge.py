@@ -11,9 +11,10 @@ import numpy as np
 import torch
 
 from mgcc_monai.data.reader import read_image
+from mgcc_monai.distributed import is_main_process
 from mgcc_monai.errors import MGCCError
 from mgcc_monai.evaluation.pictures import write_sheet
-from mgcc_monai.files import is_main_process, write_json
+from mgcc_monai.files import write_json
 from mgcc_monai.generation import manifest
 from mgcc_monai.generation.gate import QualityGate
 from mgcc_monai.generation.memorisation import audit

@@ -6,8 +6,7 @@ import hashlib
 import inspect
 import json
 import os
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,12 +14,14 @@ import numpy as np
 import torch
 from diffusers import AutoencoderKL, DiffusionPipeline, SchedulerMixin, UNet2DModel
 from diffusers.utils import logging
+from monai.networks.utils import eval_mode
 from PIL import Image
 from tqdm import tqdm
 
 from mgcc_monai.errors import MGCCError
 from mgcc_monai.generation.schedulers import new_scheduler, whole
 from mgcc_monai.networks import autoencoder
+from mgcc_monai.security.weights import list_folder, verify_folder
 from mgcc_monai.seeds import torch_seed
 
 __all__ = ["LatentDiffusionPipeline"]
@@ -86,6 +87,11 @@ class LatentDiffusionPipeline(DiffusionPipeline):
             raise MGCCError(f"The denoiser knows {known} classes, {len(self.config.classes)} are named; name as many.")
         self.shares()
 
+    def save_pretrained(self, folder: str | os.PathLike, **kwargs: Any) -> None:
+        """Write the pipeline as diffusers does, and the sha256 of its weights beside them."""
+        super().save_pretrained(str(folder), **kwargs)
+        list_folder(folder)
+
     @classmethod
     def from_pretrained(cls, folder: str | os.PathLike, **kwargs: Any) -> LatentDiffusionPipeline:
         """Read a pipeline that ``save_pretrained`` wrote; nothing is downloaded, and no code in the folder runs.
@@ -95,13 +101,14 @@ class LatentDiffusionPipeline(DiffusionPipeline):
             kwargs: passed on to diffusers.
 
         Raises:
-            MGCCError: when the folder is missing, holds something else, or is damaged.
+            MGCCError: when the folder is missing, holds something else, or weights other than those that were saved.
         """
         index = Path(folder) / "model_index.json"
         if not index.is_file():
             raise MGCCError(f"{folder}: there is no {index.name} in it; give the folder of a trained pipeline.")
         if not _is_ours(index, cls.__name__):
             raise MGCCError(f"{index}: describes no {cls.__name__}; give the folder of a pipeline trained here.")
+        verify_folder(folder)
         options = {"local_files_only": True, "use_safetensors": True, "low_cpu_mem_usage": False, **kwargs}
         shown = logging.is_progress_bar_enabled()
         logging.disable_progress_bar()  # of three files
@@ -159,7 +166,7 @@ class LatentDiffusionPipeline(DiffusionPipeline):
         numbers = self.class_numbers(indices, seed, class_labels, class_mix)
         size = self.group_size(batch_size)
         images = []
-        with _evaluating(self.vae, self.unet), tqdm(total=len(indices), unit="image", disable=not progress) as bar:
+        with eval_mode(self.vae, self.unet), tqdm(total=len(indices), unit="image", disable=not progress) as bar:
             for first in range(0, len(indices), size):
                 places = list(range(first, min(first + size, len(indices))))
                 group = places + places[-1:] * (size - len(places))
@@ -178,7 +185,7 @@ class LatentDiffusionPipeline(DiffusionPipeline):
     @torch.no_grad()
     def encode(self, images: torch.Tensor) -> torch.Tensor:
         """Return the normalised latents BCHW (posterior means) of images B1HW in [0, 1], on their device."""
-        with _evaluating(self.vae):
+        with eval_mode(self.vae):
             latents = autoencoder.encode(self.vae, images.to(self.vae.device) * 2 - 1).mode()
         mean, std = self._scale(latents)
         return ((latents - mean) / std).to(images.device)
@@ -187,7 +194,7 @@ class LatentDiffusionPipeline(DiffusionPipeline):
     def decode(self, latents: torch.Tensor) -> torch.Tensor:
         """Return the images B1HW in [0, 1] of normalised latents BCHW, on their device."""
         mean, std = self._scale(latents)
-        with _evaluating(self.vae):
+        with eval_mode(self.vae):
             images = autoencoder.decode(self.vae, (latents * std + mean).to(self.vae.device))
         return (images / 2 + 0.5).clamp(0, 1).to(latents.device)
 
@@ -287,14 +294,3 @@ def _is_ours(index: Path, name: str) -> bool:
         return content["_class_name"] == name and kinds[:2] == ["AutoencoderKL", "UNet2DModel"] and len(kinds) == 3
     except (ValueError, KeyError, TypeError):
         return False
-
-
-@contextmanager
-def _evaluating(*networks: torch.nn.Module) -> Iterator[None]:
-    """Put networks into evaluation mode for the time of a ``with`` block."""
-    modes = [(network.training, network.eval()) for network in networks]
-    try:
-        yield
-    finally:
-        for mode, network in modes:
-            network.train(mode)

@@ -11,14 +11,14 @@ from typing import Any
 
 import numpy as np
 import torch
-import torch.distributed as dist
 from tqdm import tqdm
 
 from mgcc_monai.data.datalist import image_sha256
 from mgcc_monai.data.reader import read_image
+from mgcc_monai.distributed import is_main_process, rank_and_size, wait
 from mgcc_monai.errors import MGCCError
 from mgcc_monai.evaluation.pictures import write_picture
-from mgcc_monai.files import is_main_process, set_aside, write_json
+from mgcc_monai.files import set_aside, write_json
 from mgcc_monai.generation import manifest
 from mgcc_monai.generation.pipeline import LatentDiffusionPipeline
 from mgcc_monai.generation.schedulers import new_scheduler, whole
@@ -110,12 +110,12 @@ def generate(
     folder = Path(folder).absolute()
     if is_main_process():
         _open(folder, settings)
-    _wait()
+    wait()
     _make(pipeline, folder, classes, settings, options)
-    _wait()
+    wait()
     if is_main_process():
         manifest.merge(folder, classes if indices is None else None)
-    _wait()
+    wait()
     return manifest.read(folder)
 
 
@@ -145,7 +145,7 @@ def _make(
     options: Mapping[str, Any],
 ) -> None:
     """Make this process's share of the images, those that are missing or damaged."""
-    rank, ranks = (dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else (0, 1)
+    rank, ranks = rank_and_size()
     share = [index for index in classes if index % ranks == rank]
     known = (folder / manifest.FILE_NAME).is_file()
     rows = {row["index"]: row for row in manifest.read(folder, check_images=False)} if known else {}
@@ -196,9 +196,3 @@ def _write(folder: Path, index: int, image: torch.Tensor, name: str, settings: M
         "decision": "pending",
         "reason": "",
     }
-
-
-def _wait() -> None:
-    """Let all processes come to the same point."""
-    if dist.is_initialized():
-        dist.barrier()

@@ -10,11 +10,13 @@ from typing import Any
 import torch
 from diffusers import AutoencoderKL
 
+from mgcc_monai.distributed import is_main_process
 from mgcc_monai.errors import MGCCError
-from mgcc_monai.files import is_main_process, sha256, write_folder
+from mgcc_monai.files import sha256, write_folder
 from mgcc_monai.generation.pipeline import LatentDiffusionPipeline
 from mgcc_monai.handlers.ema import EMA
 from mgcc_monai.networks.autoencoder import encode
+from mgcc_monai.security.weights import list_folder, verify_folder
 
 __all__ = [
     "latent_statistics",
@@ -74,7 +76,12 @@ def save_autoencoder(network: Any, ema: EMA, loader: Iterable[Any], folder: str,
         vae = network.vae.eval()
         mean, std = latent_statistics(vae, loader, device)
         vae.register_to_config(latents_mean=mean, latents_std=std)
-        write_folder(Path(folder) / "vae", lambda target: vae.save_pretrained(target, safe_serialization=True))
+
+        def write(target: Path) -> None:
+            vae.save_pretrained(target, safe_serialization=True)
+            list_folder(target)
+
+        write_folder(Path(folder) / "vae", write)
 
 
 def save_pipeline(pipeline: Any, ema: EMA, folder: str) -> None:
@@ -97,7 +104,8 @@ def load_autoencoder(folder: str | Path) -> AutoencoderKL:
     """Read the autoencoder of a finished stage from ``<folder>/vae``, frozen and in evaluation mode.
 
     Raises:
-        MGCCError: when there is none, or it cannot be read, or the scale of its latents is missing.
+        MGCCError: when there is none, or it cannot be read, or is not the one that was saved, or the scale of its
+            latents is missing.
     """
     path = Path(folder) / "vae"
     if not (path / "config.json").is_file():
@@ -105,6 +113,7 @@ def load_autoencoder(folder: str | Path) -> AutoencoderKL:
             f"{path}: there is no trained autoencoder; run 'training' with configs/train_autoencoder.json first, or "
             "give the --output_dir of a finished one."
         )
+    verify_folder(path)
     try:
         vae = AutoencoderKL.from_pretrained(
             str(path), local_files_only=True, use_safetensors=True, low_cpu_mem_usage=False

@@ -6,7 +6,9 @@ from mgcc_monai.handlers.detail import DetailPhase
 from mgcc_monai.handlers.discriminator import DiscriminatorStep
 from mgcc_monai.handlers.early_stop import EarlyStop
 from mgcc_monai.handlers.ema import EMA
+from mgcc_monai.handlers.finite_guard import FiniteGuard
 from mgcc_monai.handlers.memory import OutOfMemory, is_out_of_memory
+from mgcc_monai.handlers.preemption import Preempted
 from mgcc_monai.handlers.preview import ReconstructionPreview, SamplePreview
 from mgcc_monai.handlers.progress import BatchProgress, TrainingProgress
 from mgcc_monai.handlers.run_record import RunRecord
@@ -19,8 +21,10 @@ __all__ = [
     "DiscriminatorStep",
     "EMA",
     "EarlyStop",
+    "FiniteGuard",
     "GradientClipping",
     "OutOfMemory",
+    "Preempted",
     "ProgressSeed",
     "ReconstructionPreview",
     "ResumableCheckpoint",

@@ -9,6 +9,8 @@ from ignite.engine import Engine
 from monai.engines.utils import IterationEvents
 from torch import nn
 
+from mgcc_monai.distributed import average_gradients
+from mgcc_monai.handlers.finite_guard import not_finite
 from mgcc_monai.losses.autoencoder import judge
 
 __all__ = ["DiscriminatorStep"]
@@ -40,7 +42,10 @@ class DiscriminatorStep:
             adversarial(judge(self.discriminator, image), target_is_real=True, for_discriminator=True)
             + adversarial(judge(self.discriminator, made), target_is_real=False, for_discriminator=True)
         )
+        if not torch.isfinite(loss):
+            raise not_finite(engine, "the discriminator's loss is", self.loss_function.parts)
         self.optimizer.zero_grad()  # drops what the generator's own loss left in it
         loss.backward()
+        average_gradients(self.discriminator.parameters())
         self.optimizer.step()
         self.loss_function.parts["discriminator"] = float(loss.detach())

@@ -38,7 +38,7 @@ class EMA:
         engine.add_event_handler(Events.ITERATION_COMPLETED, self)
         if self.evaluator is not None:
             self.evaluator.add_event_handler(Events.STARTED, lambda _: self._swap_in())
-            self.evaluator.add_event_handler(Events.COMPLETED, lambda _: self._swap_out())
+            self.evaluator.add_event_handler(Events.COMPLETED, lambda _: self.restore())
             self.evaluator.add_event_handler(Events.EXCEPTION_RAISED, self._give_up)
 
     def __call__(self, engine: Engine) -> None:
@@ -52,7 +52,7 @@ class EMA:
         try:
             yield self.network
         finally:
-            self._swap_out()
+            self.restore()
 
     def state_dict(self) -> dict[str, Any]:
         """Return the averaged weights and the number of steps."""
@@ -75,10 +75,11 @@ class EMA:
         self.model.store(self.network.parameters())
         self.model.copy_to(self.network.parameters())
 
-    def _swap_out(self) -> None:
+    def restore(self) -> None:
+        """Put the weights in training back, where averaged ones stand in the network."""
         if self.model.temp_stored_params is not None:  # ignite tells of an exception more than once
             self.model.restore(self.network.parameters())
 
     def _give_up(self, engine: Engine, error: BaseException) -> None:
-        self._swap_out()
+        self.restore()
         raise error

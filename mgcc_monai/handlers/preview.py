@@ -8,8 +8,8 @@ from typing import Any
 import torch
 from ignite.engine import Engine, Events
 
+from mgcc_monai.distributed import is_main_process
 from mgcc_monai.evaluation.pictures import write_sheet
-from mgcc_monai.files import is_main_process
 
 __all__ = ["ReconstructionPreview", "SamplePreview"]
 

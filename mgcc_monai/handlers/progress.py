@@ -7,7 +7,7 @@ from typing import Any
 from ignite.engine import Engine, Events
 from tqdm import tqdm
 
-from mgcc_monai.files import is_main_process
+from mgcc_monai.distributed import is_main_process
 
 __all__ = ["BatchProgress", "TrainingProgress"]
 
@@ -27,13 +27,15 @@ class TrainingProgress:
 
     def attach(self, engine: Engine) -> None:
         """Attach to a trainer."""
-        engine.add_event_handler(Events.STARTED, self.open)
+        engine.add_event_handler(Events.EPOCH_STARTED, self.open)
         engine.add_event_handler(Events.ITERATION_COMPLETED, self)
         engine.add_event_handler(Events.COMPLETED, self.close)
         engine.add_event_handler(Events.TERMINATE, self.close)
 
     def open(self, engine: Engine) -> None:
-        """Show the bar, from where a resumed run goes on."""
+        """Show the bar once, from where a resumed run goes on."""
+        if self.bar is not None:
+            return
         total = engine.state.max_epochs * engine.state.epoch_length
         self.bar = tqdm(
             total=total, initial=engine.state.iteration, desc=self.name, unit="it", disable=not is_main_process()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import datetime
 import importlib.metadata
 import json
@@ -13,7 +14,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from mgcc_monai.files import is_main_process, set_aside, write_json
+from mgcc_monai.distributed import is_main_process, wait
+from mgcc_monai.files import set_aside, write_json
 from mgcc_monai.options import active_parser, literal
 
 __all__ = ["RunRecord"]
@@ -46,10 +48,13 @@ class RunRecord:
         self.begun = 0.0
 
     def start(self) -> None:
-        """Make the folder and write what is known before the run."""
+        """Make the folder and write what is known before the run; other processes wait for it."""
         self.begun = time.time()
-        if not is_main_process():
-            return
+        if is_main_process():
+            self._open()
+        wait()
+
+    def _open(self) -> None:
         if not self.resume:
             set_aside(self.folder)
         self.folder.mkdir(parents=True, exist_ok=True)
@@ -77,6 +82,15 @@ class RunRecord:
         if self.parser is not None:
             write_json(self.folder / "config.json", {k: v for k, v in self.parser.config.items() if k != "_meta_"})
         write_json(self.folder / "run.json", self.content)
+        atexit.register(self._left)
+
+    def _left(self) -> None:
+        """At the end of the process: note that the run was stopped, unless it was finished or another is here now."""
+        path = self.folder / "run.json"
+        if self.content.get("status") == "running" and path.is_file():
+            found = json.loads(path.read_text())
+            if all(found.get(name) == self.content[name] for name in ("started", "command", "status")):
+                self.finish("stopped")
 
     def update(self, **values: Any) -> None:
         """Put values into ``run.json``."""

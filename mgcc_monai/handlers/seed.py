@@ -16,7 +16,7 @@ class ProgressSeed:
     """Seed torch anew before every iteration, and tell the loader its epoch.
 
     With it no draw depends on what was drawn before, by a preview, a validation or a worker, so a run that starts at
-    the end of any epoch goes on exactly as one that was never stopped, and nothing random need be saved.
+    any iteration goes on exactly as one that was never stopped, and nothing random need be saved.
 
     Args:
         seed: seed of the run.
@@ -33,9 +33,10 @@ class ProgressSeed:
         engine.add_event_handler(Events.ITERATION_STARTED, self)
 
     def set_epoch(self, engine: Engine) -> None:
-        """Tell the loader the epoch, counted from 0."""
+        """Tell the loader the epoch, counted from 0, and how many of its batches a resumed run has had."""
         if self.loader is not None:
-            self.loader.set_epoch(engine.state.epoch - 1)
+            epoch = engine.state.epoch - 1
+            self.loader.set_epoch(epoch, engine.state.iteration - epoch * engine.state.epoch_length)
 
     def __call__(self, engine: Engine) -> None:
         """Seed torch from (seed, rank, iteration)."""

@@ -25,10 +25,10 @@ _BUILTINS = set(
 )
 # Of values: what our own configs ask of tensors, images, networks, engines, mappings, words.
 _ATTRIBUTES = set(
-    "T clamp config convert count device dtype endswith expand finish get in_channels index items join keys "
-    "latent_channels lower lstrip mean mode meta ndim num_train_timesteps parameters permute replace reshape rstrip "
-    "run sampler scheduler set_consistency_weight shape size split squeeze startswith start state std strip sum to "
-    "type unet unsqueeze upper vae values".split()
+    "T clamp config convert count device dtype encoder endswith expand finish get in_channels index items join keys "
+    "latent_channels lower lstrip mean mode meta ndim num_train_timesteps parameters permute quant_conv replace "
+    "reshape rstrip run sampler scheduler set_consistency_weight shape size split squeeze startswith start state std "
+    "strip sum to type unet unsqueeze upper vae values".split()
 )
 _PLAIN = (
     *(ast.BinOp, ast.BoolOp, ast.Call, ast.Compare, ast.Dict, ast.Expr, ast.Expression, ast.IfExp, ast.Lambda),

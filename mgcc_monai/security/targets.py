@@ -31,7 +31,7 @@ MODULES = {
 }
 """The names that stand for a module in an expression; an import may bind these, to these modules, and no others."""
 
-_OURS = ("data", "engines", "evaluation", "generation", "handlers", "losses", "networks", "preflight")
+_OURS = ("data", "distributed", "engines", "evaluation", "generation", "handlers", "losses", "networks", "preflight")
 _MONAI = ("data", "engines", "handlers", "inferers", "losses", "metrics", "networks", "optimizers", "transforms")
 _PACKAGES = (
     *(f"mgcc_monai.{name}." for name in _OURS),

@@ -6,16 +6,26 @@ import hashlib
 import io
 import json
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import safetensors.torch
 import torch
 from safetensors import SafetensorError
 
 from mgcc_monai.errors import MGCCError
-from mgcc_monai.files import write_atomically, write_json
+from mgcc_monai.files import sha256, write_atomically, write_json
 
-__all__ = ["LISTING", "check_fits", "load_checkpoint", "load_state_dict", "publish", "read_listing", "save_atomically"]
+__all__ = [
+    "LISTING",
+    "check_fits",
+    "list_folder",
+    "load_checkpoint",
+    "load_state_dict",
+    "publish",
+    "read_listing",
+    "save_atomically",
+    "verify_folder",
+]
 
 LISTING = "weights.json"
 """Beside published weights: the sha256 of each file, by its name."""
@@ -23,7 +33,14 @@ LISTING = "weights.json"
 
 def save_atomically(content: Any, path: Path) -> None:
     """Save tensors and plain values with ``torch.save``; see ``files.write_atomically``."""
-    write_atomically(Path(path), lambda file: torch.save(content, file))
+
+    def write(file: BinaryIO) -> None:
+        try:
+            torch.save(content, file)
+        except RuntimeError as error:  # PyTorch closes its archive behind a full disk, and tells of that alone
+            raise error.__context__ if isinstance(error.__context__, OSError) else error from None
+
+    write_atomically(Path(path), write)
 
 
 def publish(state: dict[str, torch.Tensor], path: str | Path) -> None:
@@ -39,6 +56,37 @@ def publish(state: dict[str, torch.Tensor], path: str | Path) -> None:
     entries = read_listing(listing) if listing.is_file() else {}
     write_atomically(path, lambda file: file.write(content))
     write_json(listing, dict(sorted({**entries, path.name: hashlib.sha256(content).hexdigest()}.items())))
+
+
+def list_folder(folder: str | Path) -> None:
+    """Enter the sha256 of every safetensors file in a folder and those in it, each in the listing beside it."""
+    for path in sorted(Path(folder).rglob("*.safetensors")):
+        listing = path.with_name(LISTING)
+        entries = read_listing(listing) if listing.is_file() else {}
+        write_json(listing, dict(sorted({**entries, path.name: sha256(path)}.items())))
+
+
+def verify_folder(folder: str | Path) -> None:
+    """Check every safetensors file in a folder and those in it against the listing beside it.
+
+    Raises:
+        MGCCError: when one is not listed, or is not the file that was listed.
+    """
+    for path in sorted(Path(folder).rglob("*.safetensors")):
+        _verify(path, sha256(path), required=True)
+
+
+def _verify(path: Path, found: str, required: bool = False) -> None:
+    listing = path.with_name(LISTING)
+    entries = read_listing(listing) if listing.is_file() else {}
+    if path.name not in entries:
+        if required:
+            raise MGCCError(f"{path}: has no sha256 in a {LISTING} beside it; copy or download the two together.")
+    elif found != entries[path.name]:
+        raise MGCCError(
+            f"{path}: its sha256 is {found[:12]}..., and {LISTING} says {entries[path.name][:12]}...; it is damaged or "
+            "not the file that was published. Download it again."
+        )
 
 
 def read_listing(path: str | Path) -> dict[str, str]:
@@ -66,16 +114,10 @@ def _verified(path: Path) -> io.BytesIO | None:
     What is hashed is what is then read: the file is opened once.
     """
     listing = path.with_name(LISTING)
-    entries = read_listing(listing) if listing.is_file() else {}
-    if path.name not in entries:
+    if not listing.is_file() or path.name not in read_listing(listing):
         return None
     content = path.read_bytes()
-    found = hashlib.sha256(content).hexdigest()
-    if found != entries[path.name]:
-        raise MGCCError(
-            f"{path}: its sha256 is {found[:12]}..., and {LISTING} says {entries[path.name][:12]}...; it is damaged or "
-            "not the file that was published. Download it again."
-        )
+    _verify(path, hashlib.sha256(content).hexdigest())
     return io.BytesIO(content)
 
 

@@ -52,6 +52,20 @@ def test_function_of_seed_and_epoch():
     assert list(sampler) == list(sampler), "without set_epoch an epoch repeats"
 
 
+@pytest.mark.parametrize("start", range(5))
+def test_an_epoch_begun_at_a_batch_is_the_rest_of_it(start):
+    """On every rank; and the next epoch begins at its first batch again."""
+    arguments = {"size": 31, "batch_size": 3, "batches": 4, "seed": 9}
+    for rank in (0, 1):
+        sampler = on_rank(rank, 2, **arguments)
+        sampler.set_epoch(2)
+        whole = list(sampler)
+        sampler.set_epoch(2, start)
+        assert list(sampler) == whole[3 * start :] and len(sampler) == 12
+        sampler.set_epoch(3)
+        assert len(list(sampler)) == 12
+
+
 def test_seeds_and_streams_differ():
     base = {"size": 50, "batch_size": 5, "batches": 10}
     orders = {

@@ -24,10 +24,11 @@ from monai.transforms import (
 )
 from PIL import Image
 
+from mgcc_monai.distributed import gather
 from mgcc_monai.errors import MGCCError
 from mgcc_monai.evaluation.cases import COLUMNS, CaseMetricsHandler, case_row, to_hw
 from mgcc_monai.evaluation.metrics import case_metrics
-from mgcc_monai.files import gather, write_file, write_table
+from mgcc_monai.files import write_file, write_table
 
 HEIGHT, WIDTH = 60, 80
 ROW_MM, COLUMN_MM = 3.0, 0.5
