@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import shutil
 from collections.abc import Callable
@@ -10,39 +9,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 
 from mgcc_monai.errors import MGCCError
 from mgcc_monai.handlers import Preempted
-from mgcc_monai.security.weights import load_checkpoint
 
 STAGES = {"autoencoder": "train_autoencoder.json", "diffusion": "train_diffusion.json", "segmentation": "train.json"}
 PREFIX = {"autoencoder": "autoencoder_", "diffusion": "diffusion_", "segmentation": ""}
 LENGTH, EPOCH = 9, 3
-
-
-def leaves(thing: Any, path: str = "") -> list[tuple[str, Any]]:
-    """Everything in nested dictionaries and lists, with its path."""
-    if isinstance(thing, dict):
-        return [found for key in sorted(thing, key=str) for found in leaves(thing[key], f"{path}/{key}")]
-    if isinstance(thing, list | tuple):
-        return [found for number, inner in enumerate(thing) for found in leaves(inner, f"{path}/{number}")]
-    return [(path, thing)]
-
-
-def state_hash(path: Path) -> str:
-    """Hash over names and bytes of all tensors and values of a checkpoint."""
-    digest, tensors = hashlib.sha256(), 0
-    for name, value in leaves(load_checkpoint(path)):
-        digest.update(name.encode())
-        if isinstance(value, torch.Tensor):
-            tensors += 1
-            digest.update(str((value.dtype, tuple(value.shape))).encode())
-            digest.update(value.contiguous().view(-1).view(torch.uint8).numpy().tobytes() if value.numel() else b"")
-        else:
-            digest.update(repr(value).encode())
-    assert tensors > 40, "weights and momenta at least"
-    return digest.hexdigest()
 
 
 @pytest.fixture(scope="module")
@@ -75,7 +48,7 @@ def train(run: Callable, phantoms: Path, encoded: Path, tmp_path: Path) -> Calla
 
 
 @pytest.fixture
-def last(tmp_path: Path) -> Callable[[str, str], str]:
+def last(tmp_path: Path, state_hash: Callable) -> Callable[[str, str], str]:
     """``last(stage, name)``: the hash of the checkpoint of the last epoch."""
     name_of_last = f"checkpoint_epoch={LENGTH // EPOCH}.pt"
     return lambda stage, name: state_hash(tmp_path / name / stage / "checkpoints" / name_of_last)

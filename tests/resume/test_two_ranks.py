@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import shutil
 import signal
@@ -13,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 from monai.bundle import ConfigParser
 from monai.data import DistributedSampler
 
@@ -26,26 +24,6 @@ CONFIGS = {
 }
 PREFIX = {"autoencoder": "autoencoder_", "diffusion": "diffusion_", "segmentation": ""}
 LONG = [pytest.param("autoencoder", marks=pytest.mark.long), pytest.param("diffusion", marks=pytest.mark.long)]
-
-
-def state_hash(path: Path) -> str:
-    digest, tensors = hashlib.sha256(), 0
-
-    def look(name: str, thing: Any) -> None:
-        nonlocal tensors
-        if isinstance(thing, dict | list | tuple):
-            pairs = sorted(thing.items(), key=str) if isinstance(thing, dict) else enumerate(thing)
-            for key, value in pairs:
-                look(f"{name}/{key}", value)
-        elif isinstance(thing, torch.Tensor):
-            tensors += 1
-            digest.update(name.encode() + thing.contiguous().view(-1).view(torch.uint8).numpy().tobytes())
-        else:
-            digest.update(f"{name} {thing!r}".encode())
-
-    look("", load_checkpoint(path))
-    assert tensors > 40
-    return digest.hexdigest()
 
 
 @pytest.fixture
@@ -67,7 +45,7 @@ def train(start: Callable, tmp_path: Path) -> Callable:
 
 
 @pytest.mark.parametrize("stage", [*LONG, "segmentation"])
-def test_resumed_training_of_two_ranks(train, tmp_path, stage):
+def test_resumed_training_of_two_ranks(train, state_hash, tmp_path, stage):
     assert train(stage, "whole").wait(timeout=300) == 0, (tmp_path / "printed.txt").read_text()[-3000:]
     if stage == "diffusion":  # one autoencoder for both
         shutil.copytree(tmp_path / "whole" / "autoencoder", tmp_path / "parts" / "autoencoder")
@@ -78,7 +56,7 @@ def test_resumed_training_of_two_ranks(train, tmp_path, stage):
 
 
 @pytest.mark.long
-def test_sigterm_to_torchrun_saves_and_is_gone_on_with(train, tmp_path):
+def test_sigterm_to_torchrun_saves_and_is_gone_on_with(train, state_hash, tmp_path):
     """The agent hands it on; both processes stop at one iteration, which may be any."""
     assert train("segmentation", "whole").wait(timeout=300) == 0
     agent = train("segmentation", "parts")
