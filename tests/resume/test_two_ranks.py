@@ -38,8 +38,9 @@ def train(start: Callable, tmp_path: Path) -> Callable:
         own |= {} if stage == "segmentation" else {"adversarial_weight": 0.1, "detail_start": 2}
         own |= {"autoencoder_patch_size": [32, 32]} if stage == "autoencoder" else {}
         own = {key: value for key, value in own.items() if stage == "autoencoder" or key[:2] not in ("ad", "de")}
+        own = {**own, **options}
         names = [*CONFIGS[stage], *overlays] if ranks > 1 else [CONFIGS[stage][0], *overlays]
-        return start("training", *names, ranks=ranks, output_dir=output, **own, **options)
+        return start("training", *names, ranks=ranks, output_dir=output, **own)
 
     return begin
 
@@ -58,18 +59,19 @@ def test_resumed_training_of_two_ranks(train, state_hash, tmp_path, stage):
 @pytest.mark.long
 def test_sigterm_to_torchrun_saves_and_is_gone_on_with(train, state_hash, tmp_path):
     """The agent hands it on; both processes stop at one iteration, which may be any."""
-    assert train("segmentation", "whole").wait(timeout=300) == 0
-    agent = train("segmentation", "parts")
+    options = dict(max_iterations=40, epoch_length=20)
+    assert train("segmentation", "whole", **options).wait(timeout=300) == 0
     printed = tmp_path / "printed.txt"
-    began = printed.stat().st_size
-    while "1/6" not in printed.read_text()[began:]:
+    began = len(printed.read_text())
+    agent = train("segmentation", "parts", **options)
+    while "2/40" not in printed.read_text()[began:]:
         assert agent.poll() is None
         time.sleep(0.05)
     agent.send_signal(signal.SIGTERM)
     assert agent.wait(timeout=60) != 0
     saved = sorted((tmp_path / "parts/segmentation/checkpoints").iterdir())
     assert saved and "Saved" in printed.read_text()[began:]
-    assert train("segmentation", "parts", resume="true").wait(timeout=300) == 0
+    assert train("segmentation", "parts", resume="true", **options).wait(timeout=300) == 0
     name = "segmentation/checkpoints/checkpoint_epoch=2.pt"
     assert state_hash(tmp_path / "parts" / name) == state_hash(tmp_path / "whole" / name)
 
