@@ -7,6 +7,8 @@ OUTPUT ?= runs/demo
 FUZZ ?= 20000
 FOLDER := $(abspath $(OUTPUT))
 export PYTHONWARNINGS ?= ignore
+# Threads that wait by spinning slow each other down many times on a busy machine.
+export OMP_WAIT_POLICY ?= passive
 
 ENV := .venv/installed
 RUN := ../.venv/bin/python -m monai.bundle run
@@ -16,7 +18,7 @@ DEMO := --output_dir $(FOLDER)
 .PHONY: help train test test-faults test-fuzz lint clean
 
 help:
-	@sed -n 's/^# //p' Makefile
+	@sed -n 's/^# make/make/p' Makefile
 
 $(ENV): setup.cfg pyproject.toml constraints.txt
 	@$(PYTHON) -c "import sys; sys.exit(sys.version_info < (3, 10) and 'Python 3.10 or newer is needed: make PYTHON=/path/to/python3.11')"
