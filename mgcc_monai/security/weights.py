@@ -85,7 +85,7 @@ def _verify(path: Path, found: str, required: bool = False) -> None:
     elif found != entries[path.name]:
         raise MGCCError(
             f"{path}: its sha256 is {found[:12]}..., and {LISTING} says {entries[path.name][:12]}...; it is damaged or "
-            "not the file that was published. Download it again."
+            "not the file that was listed. Copy or download it again."
         )
 
 
