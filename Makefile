@@ -7,8 +7,6 @@ OUTPUT ?= runs/demo
 FUZZ ?= 20000
 FOLDER := $(abspath $(OUTPUT))
 export PYTHONWARNINGS ?= ignore
-# Threads that wait by spinning slow each other down many times on a busy machine.
-export OMP_WAIT_POLICY ?= passive
 
 ENV := .venv/installed
 RUN := ../.venv/bin/python -m monai.bundle run
