@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 from ignite.engine import Engine, Events
+from tqdm import tqdm
 
 from mgcc_monai.distributed import is_main_process, rank_and_size
 from mgcc_monai.errors import MGCCError
@@ -134,7 +135,7 @@ class ResumableCheckpoint:
         path = self.save(trainer, f"checkpoint_epoch={done}_iteration={trainer.state.iteration}.pt", done)
         self.signals.rest()
         if is_main_process():
-            print(f"Saved {path}; go on with --resume true.", file=sys.stderr, flush=True)
+            tqdm.write(f"Saved {path}; go on with --resume true.", file=sys.stderr)  # on a line of its own
         raise Preempted(signum)
 
     def finish(self, engine: Engine) -> None:
