@@ -106,8 +106,15 @@ def run_and_forward(command: Sequence[str], env: Mapping[str, str]) -> int:
         command: the program and its arguments.
         env: its environment.
     """
-    process = subprocess.Popen(command, env=dict(env), start_new_session=True)  # Ctrl-C comes here alone, and once
-    with _handling(lambda signum, frame: process.send_signal(signum)):
+    process, early = None, []
+
+    def hand_on(signum: int, frame: Any) -> None:
+        early.append(signum) if process is None else process.send_signal(signum)
+
+    with _handling(hand_on):
+        process = subprocess.Popen(command, env=dict(env), start_new_session=True)  # Ctrl-C comes here alone, and once
+        for signum in early:
+            process.send_signal(signum)
         code = process.wait()
     return 128 - code if code < 0 else code
 

@@ -68,13 +68,13 @@ def test_a_hung_rank_ends_the_job_at_the_timeout(start: Callable, misbehaviour: 
 
 
 CHILD = """
-import signal, sys, time
+import os, signal, sys, time
 def stop(number, frame):
-    print(number, flush=True)
+    os.write(1, b"%d\\n" % number)
     sys.exit(128 + number)
 signal.signal(signal.SIGTERM, stop)
 signal.signal(signal.SIGINT, stop)
-print("ready", flush=True)
+os.write(1, b"ready\\n")
 time.sleep(60)
 """
 PARENT = """
@@ -94,6 +94,19 @@ def test_fit_hands_signals_on_to_its_stage(tmp_path: Path, number: int):
     process.send_signal(number)
     assert process.communicate(timeout=30)[0] == f"{int(number)}\n"
     assert process.returncode == 128 + number
+
+
+def test_a_signal_while_the_stage_is_being_started_ends_both():
+    """It is handed on as soon as there is a process to hand it to; none is left behind."""
+    early = (
+        "import os, subprocess; start = subprocess.Popen\n"
+        "subprocess.Popen = lambda *args, **options: (os.kill(os.getpid(), 15), start(*args, **options))[1]\n"
+    )
+    command = [sys.executable, "-W", "ignore", "-c", early + PARENT, "import time; time.sleep(60)"]
+    env = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, env=env)
+    process.communicate(timeout=50)  # at its end no process holds the pipe any more
+    assert process.returncode == 143
 
 
 def test_a_stage_that_knows_no_signals_ends_with_their_code(tmp_path: Path):
