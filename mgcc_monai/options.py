@@ -5,11 +5,14 @@ from __future__ import annotations
 import difflib
 import inspect
 import json
+import math
+import operator
 import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import torch
 import yaml
 from monai.bundle import ComponentLocator, ConfigComponent, ConfigParser
 from monai.bundle.workflows import ConfigWorkflow
@@ -17,9 +20,10 @@ from monai.utils import optional_import
 
 from mgcc_monai.errors import MGCCError, raise_faults
 
-__all__ = ["active_parser", "boolean", "check_options", "literal"]
+__all__ = ["active_parser", "boolean", "check_options", "literal", "whole"]
 
 _WORDS = {"true": True, "1": True, "yes": True, "on": True, "false": False, "0": False, "no": False, "off": False}
+_FROM_ZERO = ("seed", "cache_num", "preview_count")  # of whole numbers whose default is not 0; and *_warmup
 _RUN_OPTIONS = ("config_file", "meta_file", "logging_file", "tracking", "init_id", "final_id", "run_id", "args_file")
 _BUNDLE_NAMES = (
     "imports",
@@ -48,6 +52,26 @@ def boolean(value: Any, name: str = "a switch") -> bool:
     if word not in _WORDS:
         raise MGCCError(f"--{name} {value}: is neither true nor false; give one of the two.")
     return _WORDS[word]
+
+
+def whole(value: Any, name: str, least: int) -> int:
+    """Return a whole number.
+
+    Args:
+        value: an int of any kind.
+        name: the option, for the message.
+        least: the smallest that is allowed.
+
+    Raises:
+        MGCCError: when it is none, or smaller.
+    """
+    try:
+        number = least - 1 if isinstance(value, bool) else operator.index(value)
+    except TypeError:
+        number = least - 1
+    if number < least:
+        raise MGCCError(f"{name} {value}: give a whole number of at least {least}.")
+    return number
 
 
 def active_parser() -> ConfigParser | None:
@@ -105,17 +129,29 @@ def known_names(configs: Path) -> set[str]:
     return names
 
 
+def plain_values(configs: Path) -> dict[str, Any]:
+    """Return the top-level names to which the bundle's workflows give a plain value, and that value."""
+    found: dict[str, Any] = {}
+    for path in sorted(configs.glob("*.json")):
+        for name, value in json.loads(path.read_text()).items():
+            flat = value if isinstance(value, list) and value else [value]
+            if all(isinstance(part, bool | int | float) for part in flat):
+                found.setdefault(name, value)
+    return found
+
+
 def check_options(configs: str | Path) -> None:
-    """Refuse names in the running config that nothing uses: misspelt options of the command line or of an overlay.
+    """Refuse names in the running config that nothing uses, and values that cannot be what the name stands for.
 
     A top-level name is known when a file of the bundle sets it or something in the config refers to it; a name inside
-    a component is known when the component has such an argument.
+    a component is known when the component has such an argument. Where the bundle gives a top-level name a switch, a
+    number or a list of these, the running config must give it the same; expressions are not looked into.
 
     Args:
         configs: the bundle's folder of configs; it may be missing.
 
     Raises:
-        MGCCError: lists every unknown name with the nearest known one.
+        MGCCError: lists every unknown name with the nearest known one, and every such value.
     """
     parser = active_parser()
     if parser is None:
@@ -128,9 +164,50 @@ def check_options(configs: str | Path) -> None:
         if name not in known and not re.search(rf"[@%]{re.escape(name)}\b", text):
             others = known | set(config) - {name}
             faults.append(f"--{name}: there is no such option{nearest(name, others)}")
+    defaults = plain_values(Path(configs))
+    faults += [_wrong_value(name, config[name], default) for name, default in defaults.items() if name in config]
+    faults = [fault for fault in [*faults, _wrong_device(config.get("device"))] if fault]
     for id, component in _components(config):
         faults += _unknown_arguments(id, component, parser.locator)
     raise_faults(faults, "options")
+
+
+def _wrong_value(name: str, value: Any, default: Any) -> str:
+    """Return what is wrong with an option's value, or nothing."""
+    if isinstance(value, str) and value[:1] in tuple("$@%"):
+        return ""
+    if not isinstance(default, list):
+        return _wrong_part(name, value, default)
+    if not isinstance(value, list | tuple) or not value or (name == "image_size" and len(value) != 2):
+        return f"--{name} {value}: give a list such as {default}."
+    if isinstance(default[0], bool) and not all(isinstance(part, bool) for part in value):
+        return f"--{name} {value}: give a list of True and False, with capital letters."
+    return next(filter(None, (_wrong_part(name, part, default[0]) for part in value)), "")
+
+
+def _wrong_part(name: str, value: Any, default: Any) -> str:
+    try:
+        if isinstance(default, bool):
+            boolean(value, name)
+        elif isinstance(default, int):
+            whole(value, f"--{name}", 0 if default == 0 or name in _FROM_ZERO or name.endswith("_warmup") else 1)
+        elif isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < math.inf:
+            return f"--{name} {value}: give a number of at least 0."
+    except MGCCError as error:
+        return error.message
+    return ""
+
+
+def _wrong_device(device: Any) -> str:
+    """Return what is wrong with a device's name, or nothing."""
+    if not isinstance(device, str) or device[:1] == "$":
+        return ""
+    try:
+        torch.zeros(1, device=device)
+    except (RuntimeError, AssertionError) as error:
+        reason = str(error).strip().splitlines()[0][:100]
+        return f"--device {device}: cannot be used here ({reason}); give cpu, or leave it out."
+    return ""
 
 
 def _components(config: Any, id: str = "") -> list[tuple[str, Mapping[str, Any]]]:

@@ -19,8 +19,9 @@ from PIL import Image
 from tqdm import tqdm
 
 from mgcc_monai.errors import MGCCError
-from mgcc_monai.generation.schedulers import new_scheduler, whole
+from mgcc_monai.generation.schedulers import new_scheduler
 from mgcc_monai.networks import autoencoder
+from mgcc_monai.options import whole
 from mgcc_monai.security.weights import list_folder, verify_folder
 from mgcc_monai.seeds import torch_seed
 

@@ -21,8 +21,9 @@ from mgcc_monai.evaluation.pictures import write_picture
 from mgcc_monai.files import set_aside, write_json
 from mgcc_monai.generation import manifest
 from mgcc_monai.generation.pipeline import LatentDiffusionPipeline
-from mgcc_monai.generation.schedulers import new_scheduler, whole
+from mgcc_monai.generation.schedulers import new_scheduler
 from mgcc_monai.handlers.memory import is_out_of_memory
+from mgcc_monai.options import whole
 
 __all__ = ["generate"]
 

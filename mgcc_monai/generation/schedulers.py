@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import difflib
 import inspect
-import operator
 from typing import Any
 
 import diffusers
 from diffusers import SchedulerMixin
 
 from mgcc_monai.errors import MGCCError
+from mgcc_monai.options import whole
 
-__all__ = ["new_scheduler", "whole"]
+__all__ = ["new_scheduler"]
 
 # What another scheduler takes over: the noise that the denoiser was trained with, and where the steps lie.
 _PROCESS = ("num_train_timesteps", "beta_start", "beta_end", "beta_schedule", "trained_betas", "prediction_type")
@@ -59,26 +59,6 @@ def new_scheduler(
         reason = (str(error).strip() or type(error).__name__).splitlines()[0][:160]
         raise MGCCError(f"scheduler {kind.__name__} with {steps} steps: {reason}; give more, or another.") from None
     return made
-
-
-def whole(value: Any, name: str, least: int) -> int:
-    """Return a whole number.
-
-    Args:
-        value: an int of any kind.
-        name: the option, for the message.
-        least: the smallest that is allowed.
-
-    Raises:
-        MGCCError: when it is none, or smaller.
-    """
-    try:
-        number = least - 1 if isinstance(value, bool) else operator.index(value)
-    except TypeError:
-        number = least - 1
-    if number < least:
-        raise MGCCError(f"{name} {value}: give a whole number of at least {least}.")
-    return number
 
 
 def _can_draw(kind: Any) -> bool:

@@ -12,10 +12,13 @@ from mgcc_monai.preflight.segmentation import (
     read_run,
     read_settings,
 )
+from mgcc_monai.preflight.shapes import check_autoencoder_shape, check_denoiser_shape, check_segmenter_shape
 
 __all__ = [
     "build",
     "check_autoencoder",
+    "check_autoencoder_shape",
+    "check_denoiser_shape",
     "check_evaluation",
     "check_generator",
     "check_generator_data",
@@ -23,6 +26,7 @@ __all__ = [
     "check_options",
     "check_origin",
     "check_resume",
+    "check_segmenter_shape",
     "check_training",
     "check_weights",
     "read_run",

@@ -46,6 +46,7 @@ _PACKAGES = (
 )
 _SINGLE = {
     "mgcc_monai.options.boolean",
+    "mgcc_monai.options.whole",
     "monai.utils.set_determinism",
     *(f"torch.{name}" for name in ("Generator", "device", "tensor", "zeros", "ones", "arange", "linspace")),
 }

@@ -80,6 +80,27 @@ def test_misspelt_option(run, phantoms: Path, tmp_path: Path, option: str, hint:
     assert option in text and f"did you mean '{hint}'" in text
 
 
+@pytest.mark.parametrize(
+    ("config", "options", "told"),
+    [
+        ("train.json", {"max_iterations": 0}, "--max_iterations 0: give a whole number of at least 1."),
+        ("train.json", {"learning_rate": "foo"}, "--learning_rate foo: give a number"),
+        ("train.json", {"seed": "x"}, "--seed x: give a whole number of at least 0."),
+        ("train.json", {"device": "cuda:99"}, "--device cuda:99: cannot be used here"),
+        ("train.json", {"image_size": [40, 32]}, "--image_size [40, 32]: give two multiples of 16"),
+        ("train.json", {"channels": [4, 8, 16, 32, 64, 128]}, "--image_size [48, 48]: give two multiples of 32"),
+        ("train_autoencoder.json", {"autoencoder_channels": [7, 8]}, "[7, 8]: give multiples of 8."),
+        ("train_autoencoder.json", {"autoencoder_patch_size": [18, 16]}, "[18, 16]: give two multiples of 4"),
+        ("train_autoencoder.json", {"autoencoder_patch_size": 16}, "16: give two multiples of 4"),
+    ],
+)
+def test_values_that_cannot_be(run, phantoms: Path, tmp_path: Path, config: str, options: dict, told: str) -> None:
+    size = {"image_size": [48, 48]} if "channels" in options else {}
+    text = refused(run, tmp_path, "training", config, dataset_dir=str(phantoms), **size, **options)
+    assert told in text and "\n" not in text
+    assert not (tmp_path / "runs" / "autoencoder").exists()
+
+
 def test_switch_that_is_neither_true_nor_false(run, phantoms: Path, tmp_path: Path) -> None:
     assert "maybe" in refused(run, tmp_path, "training", "train.json", dataset_dir=str(phantoms), resume="maybe")
 

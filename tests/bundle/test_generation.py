@@ -171,6 +171,22 @@ def test_fit_does_every_stage_once(many_phantoms: Path, bundle: Path, tmp_path: 
     assert "[2/5] train_diffusion: done before, skipped" in again.stdout
 
 
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [
+        ({"diffusion_channels": [30, 32]}, "--diffusion_channels [30, 32]: give multiples of 32."),
+        ({"diffusion_attention": [True]}, "--diffusion_attention [True]: 1 levels, --diffusion_channels has 2"),
+        ({"diffusion_channels": [32] * 5, "diffusion_attention": [False] * 5}, "give two multiples of 64"),
+    ],
+)
+def test_a_denoiser_that_cannot_be_is_refused(run, output: Path, many_phantoms: Path, options, told) -> None:
+    before = sorted(output.rglob("*"))
+    with pytest.raises(MGCCError) as error:
+        run("training", "train_diffusion.json", dataset_dir=str(many_phantoms), **options)
+    assert told in str(error.value) and "\n" not in str(error.value)
+    assert sorted(output.rglob("*")) == before
+
+
 @pytest.mark.parametrize("stage", ["autoencoder", "diffusion"])
 def test_another_split_is_refused(run, output: Path, phantoms: Path, stage: str) -> None:
     config = {"autoencoder": "train_diffusion.json", "diffusion": "generate.json"}[stage]
