@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 __all__ = [
     "BANDS",
+    "DIRECTIONS",
     "SIDE",
     "ScatteringFeatures",
     "band_power",
@@ -31,6 +32,7 @@ __all__ = [
 
 SIDE = 128  # pixels: the square that images are brought to before they are compared
 BANDS = ((0.02, 0.1), (0.1, 0.2), (0.2, 0.3), (0.3, 0.5))  # cycles a pixel
+DIRECTIONS = ("all", "axial", "lateral")  # along the beam, which runs down the image, and across it
 
 _SCALES = 5  # octaves: 128, 64, 32, 16 and 8 pixels a side
 _ANGLES = 4  # 0, 45, 90 and 135 degrees
@@ -179,7 +181,7 @@ def distances(a: Tensor, b: Tensor) -> Tensor:
     return torch.cdist(a.double(), b.double(), compute_mode="donot_use_mm_for_euclid_dist")
 
 
-def band_power(images: Tensor) -> Tensor:
+def band_power(images: Tensor, direction: str = "all") -> Tensor:
     """Variance of each image in each of ``BANDS``, as radial spatial frequency in cycles a pixel.
 
     The mean is taken off, a Hann window in both directions keeps the borders from leaking, and its loss is made up
@@ -187,6 +189,8 @@ def band_power(images: Tensor) -> Tensor:
 
     Args:
         images: B1HW in [0, 1].
+        direction: "all", or of ``DIRECTIONS`` "axial" for what changes faster downwards than sideways, "lateral"
+            for the rest.
 
     Returns:
         (B, 4), float64.
@@ -196,26 +200,32 @@ def band_power(images: Tensor) -> Tensor:
     window = torch.hann_window(height).double()[:, None] * torch.hann_window(width).double()
     spectrum = torch.fft.fft2((images - images.mean(dim=(1, 2), keepdim=True)) * window.to(images.device)).abs() ** 2
     spectrum = spectrum / (height * width) ** 2 / window.square().mean()
-    radius = (torch.fft.fftfreq(height)[:, None] ** 2 + torch.fft.fftfreq(width) ** 2).sqrt().to(images.device)
-    return torch.stack([spectrum[:, (radius >= low) & (radius < high)].sum(dim=1) for low, high in BANDS], dim=1)
+    down, across = torch.fft.fftfreq(height)[:, None].abs(), torch.fft.fftfreq(width).abs()
+    radius = (down**2 + across**2).sqrt()
+    used = {"all": radius >= 0, "axial": down >= across, "lateral": down < across}[direction]
+    bands = [(used & (radius >= low) & (radius < high)).to(images.device) for low, high in BANDS]
+    return torch.stack([spectrum[:, band].sum(dim=1) for band in bands], dim=1)
 
 
-def power_bands(images: Tensor) -> dict[str, float]:
+def power_bands(images: Tensor, direction: str = "all") -> dict[str, float]:
     """Mean over the images of :func:`band_power`, by band: ``{"0.02-0.1": ...}``."""
-    return {f"{low:g}-{high:g}": power for (low, high), power in zip(BANDS, band_power(images).mean(dim=0).tolist())}
+    power = band_power(images, direction).mean(dim=0).tolist()
+    return {f"{low:g}-{high:g}": value for (low, high), value in zip(BANDS, power)}
 
 
-def power_ratio(generated: Tensor, real: Tensor) -> dict[str, float | None]:
+def power_ratio(generated: Tensor, real: Tensor, direction: str = "all") -> dict[str, float | None]:
     """Power of generated images over that of real ones, by band; 1 is right, below 1 is lost detail.
 
     Args:
         generated: B1HW in [0, 1].
         real: B1HW in [0, 1], of the same height and width.
+        direction: see :func:`band_power`; a checkerboard of a decoder shows in one of them, and may be hidden in "all"
+            by what is lost in the other.
 
     Returns:
         a ratio a band; None where the real images have no power at all.
     """
-    made, wanted = power_bands(generated), power_bands(real)
+    made, wanted = power_bands(generated, direction), power_bands(real, direction)
     return {band: made[band] / wanted[band] if wanted[band] > 0 else None for band in made}
 
 

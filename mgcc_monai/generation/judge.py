@@ -125,9 +125,12 @@ def format_gate(result: Mapping[str, Any]) -> str:
             low, high = figure["low"], figure["high"]
             shown.append(f"{figure['value']:.{digits}f} ({low:.{digits}f} to {high:.{digits}f})")
         lines.append(f"{name.upper() if len(name) == 3 else name:<23}{shown[0]}; real against real {shown[1]}")
-    ratio = quality["power_ratio"]
-    bands = [f"{band} {value:.2f} ({ratio['real'][band]:.2f})" for band, value in ratio["generated"].items()]
-    lines.append("power, made over real  " + ", ".join(bands) + " by cycles a pixel (real over real)")
+    for name, title in (("", "power, made over real"), ("_axial", "  along the beam"), ("_lateral", "  across it")):
+        if f"power_ratio{name}" not in quality:  # of a run before directions were told apart
+            continue
+        ratio = quality[f"power_ratio{name}"]
+        bands = [f"{band} {value:.2f} ({ratio['real'][band]:.2f})" for band, value in ratio["generated"].items()]
+        lines.append(f"{title:<23}{', '.join(bands)} by cycles a pixel (real over real)")
     return "\n".join(lines)
 
 

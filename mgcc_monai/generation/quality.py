@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from mgcc_monai.errors import MGCCError
 from mgcc_monai.generation.features import (
+    DIRECTIONS,
     ScatteringFeatures,
     check_images,
     distances,
@@ -221,7 +222,10 @@ def assess(
     for name in compared[0]:
         result[name] = {"generated": compared[0][name], "real": compared[1][name]}
     result["ssim"] = {name: ssim_diversity(images, seed=seed) for name, images in sets.items()}
-    result["power_ratio"] = {"generated": power_ratio(generated, heldout), "real": power_ratio(training, heldout)}
+    for direction in DIRECTIONS:
+        ratios = [power_ratio(part, heldout, direction) for part in (generated, training)]
+        name = "power_ratio" if direction == "all" else f"power_ratio_{direction}"
+        result[name] = dict(zip(("generated", "real"), ratios))
     for name, measure in (
         ("power_bands", power_bands),
         ("intensity", intensity_statistics),

@@ -8,7 +8,7 @@ import torch
 from monai.losses import SSIMLoss
 from torch import nn
 
-__all__ = ["AutoencoderLoss", "judge", "kl_divergence", "radial_spectrum", "spectral_distance"]
+__all__ = ["AutoencoderLoss", "judge", "kl_divergence", "log_spectrum", "spectral_distance"]
 
 _FLOOR = 1e-5  # power: that of rounding to 8 bits, below which there is nothing to match
 
@@ -26,39 +26,42 @@ def kl_divergence(mean: torch.Tensor, logvar: torch.Tensor) -> torch.Tensor:
     return 0.5 * (mean.square() + logvar.exp() - 1 - logvar).mean()
 
 
-def radial_spectrum(image: torch.Tensor) -> torch.Tensor:
-    """Return the logarithm of the power at each spatial frequency, averaged over its directions.
+def log_spectrum(image: torch.Tensor) -> torch.Tensor:
+    """Return the logarithm of the power of each image at each spatial frequency, vertical and horizontal apart.
 
-    The mean is taken off and a Hann window put on first, so that neither brightness nor borders leak into the bands.
+    The two are kept apart because ultrasound is finer along the beam than across it, and because a decoder that is
+    asked for power in any direction gives it where it is cheapest, as a checkerboard of its last upsampling. The mean
+    is taken off and a Hann window put on first, so that neither brightness nor borders leak into the bands.
 
     Args:
         image: B1HW in [-1, 1].
 
     Returns:
-        BF: bands of equal width from 0 to 0.5 cycles a pixel, one for every 4 pixels of the shorter side.
+        BVF: bands of equal width from 0 to 0.5 cycles a pixel, vertical by horizontal, one for every 8 pixels of the
+        side.
     """
     height, width = image.shape[2:]
     vertical = torch.hann_window(height, periodic=False, device=image.device)
     window = vertical[:, None] * torch.hann_window(width, periodic=False, device=image.device)
     detail = (image - image.mean(dim=(2, 3), keepdim=True)) * window / window.square().mean().sqrt()
-    power = torch.fft.rfft2(detail[:, 0], norm="ortho").abs().square().flatten(1)
-    rows = torch.fft.fftfreq(height, device=image.device)[:, None]
-    frequency = (rows.square() + torch.fft.rfftfreq(width, device=image.device).square()).sqrt().flatten()
-    bands = max(2, min(height, width) // 4)
-    band = (frequency * 2 * bands).long()
-    used = (band < bands) & (frequency > 0)
-    member = nn.functional.one_hot(band[used], bands).to(power)
-    return (power[:, used] @ (member / member.sum(0).clamp_min(1)) + _FLOOR).log()
+    power = torch.fft.rfft2(detail[:, 0], norm="ortho").abs().square()
+    members = []
+    for side, frequency in ((height, torch.fft.fftfreq(height)), (width, torch.fft.rfftfreq(width))):
+        bands = max(2, side // 8)
+        member = nn.functional.one_hot((frequency.abs() * 2 * bands).long().clamp_max(bands - 1), bands).to(power)
+        members.append(member / member.sum(0))
+    return (members[0].T @ power @ members[1] + _FLOOR).log()
 
 
 def spectral_distance(made: torch.Tensor, image: torch.Tensor) -> torch.Tensor:
-    """Return the mean absolute difference of two stacks' radial spectra: as much grain, wherever it lies.
+    """Return the mean absolute difference of two stacks' spectra: as much grain each way, wherever it lies.
 
     Source:
         Durall et al. 2020 (arXiv 2003.01826), section 4 (matching of the azimuthally averaged power), here of its
-        logarithm, so that the weak high frequencies count as much as the strong low ones.
+        logarithm, so that the weak high frequencies count as much as the strong low ones, and not averaged over all
+        directions.
     """
-    return nn.functional.l1_loss(radial_spectrum(made), radial_spectrum(image))
+    return nn.functional.l1_loss(log_spectrum(made), log_spectrum(image))
 
 
 def judge(discriminator: nn.Module, image: torch.Tensor) -> torch.Tensor:

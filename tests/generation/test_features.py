@@ -137,6 +137,27 @@ def test_a_sinusoid_counts_half_its_squared_amplitude_in_its_band(band: int, fre
     assert power.sum() - power[band] < 1e-4
 
 
+@pytest.mark.parametrize(("angle", "direction"), [(0.0, 0), (0.6, 0), (1.0, 1), (math.pi / 2, 1)])
+def test_directions_share_out_the_power(angle: float, direction: int) -> None:
+    """What changes downwards is axial, what changes sideways lateral, and the two make up the whole."""
+    across = wave(0.4, amplitude=0.3, angle=0.0).diff(dim=3).abs().mean() > 0.01
+    image = wave(0.4, amplitude=0.3, angle=angle)
+    names = ("lateral", "axial") if across else ("axial", "lateral")
+    parts = [band_power(image, name) for name in names]
+    torch.testing.assert_close(sum(parts), band_power(image), rtol=1e-9, atol=1e-12)
+    assert parts[direction][0, 3] > 100 * parts[1 - direction][0, 3]
+
+
+def test_a_checkerboard_shows_in_its_direction(images: Tensor) -> None:
+    """Stripes that make up for lost detail leave the ratio of all directions near 1, and not those of each."""
+    even = F.avg_pool2d(images, 3, 1, 1)
+    lost = (power_bands(images)["0.3-0.5"] - power_bands(even)["0.3-0.5"]) ** 0.5
+    columns = torch.arange(images.shape[3])
+    striped = (even + lost * 2**0.5 * torch.cos(2 * math.pi * 0.45 * columns)).clamp(0, 1)
+    found = {name: power_ratio(striped, images, name)["0.3-0.5"] for name in ("all", "axial", "lateral")}
+    assert 0.5 < found["all"] < 1.5 and found["axial"] < 0.3 and found["lateral"] > 1.5
+
+
 def test_bands_of_white_noise_are_as_their_areas() -> None:
     noise = 0.5 + 0.1 * torch.randn(20, 1, 128, 96, generator=torch.Generator().manual_seed(0)).clamp(-4, 4)
     areas = [math.pi * (high**2 - low**2) for low, high in BANDS]

@@ -13,7 +13,7 @@ from torch.distributions import Normal
 from torch.distributions import kl_divergence as divergence
 
 from mgcc_monai.losses import AutoencoderLoss
-from mgcc_monai.losses.autoencoder import judge, kl_divergence, radial_spectrum, spectral_distance
+from mgcc_monai.losses.autoencoder import judge, kl_divergence, log_spectrum, spectral_distance
 
 SIDE = 24
 
@@ -126,34 +126,47 @@ def test_spectral_part_waits_for_its_switch():
 
 
 def bands_by_numpy(image: np.ndarray) -> np.ndarray:
-    """Power of a windowed image by spatial frequency, one coefficient after the other."""
+    """Power of a windowed image by vertical and horizontal frequency, one coefficient after the other."""
     side = image.shape[0]
     window = np.outer(np.hanning(side), np.hanning(side))
     window /= np.sqrt(np.square(window).mean())
     power = np.abs(np.fft.fft2((image - image.mean()) * window, norm="ortho")) ** 2
-    found: list[list[float]] = [[] for _ in range(side // 4)]
+    count = side // 8
+    found: dict[tuple[int, int], list[float]] = {}
     for row, y in enumerate(np.fft.fftfreq(side)):
         for column in range(side // 2 + 1):
-            radius = np.hypot(y, column / side)
-            if 0 < radius < 0.5:
-                found[int(radius * 2 * len(found))].append(power[row, column])
-    return np.array([np.mean(values) for values in found])
+            band = tuple(min(int(abs(f) * 2 * count), count - 1) for f in (y, column / side))
+            found.setdefault(band, []).append(power[row, column])
+    return np.array([[np.mean(found[row, column]) for column in range(count)] for row in range(count)])
 
 
-def test_radial_spectrum_against_plain_numpy():
+def test_log_spectrum_against_plain_numpy():
     images = pictures()
     wanted = np.log([bands_by_numpy(image[0].double().numpy()) + 1e-5 for image in images])
-    assert radial_spectrum(images).shape == (2, SIDE // 4)
-    assert np.allclose(radial_spectrum(images).numpy(), wanted, atol=1e-3)
+    assert log_spectrum(images).shape == (2, SIDE // 8, SIDE // 8)
+    assert np.allclose(log_spectrum(images).numpy(), wanted, atol=1e-3)
+    assert log_spectrum(torch.zeros(3, 1, 32, 64)).shape == (3, 4, 8)
 
 
-def test_a_wave_lies_in_its_band():
-    """0.3 cycles a pixel, in two directions: the band from 0.28 to 0.31 of 16, and there alone."""
+@pytest.mark.parametrize(("vertical", "horizontal"), [(0.28, 0.0), (0.0, 0.41), (0.16, 0.34), (0.5, 0.5)])
+def test_a_wave_lies_in_its_band(vertical, horizontal):
     y, x = np.mgrid[:64, :64]
-    for phase in (x * 0.3, x * 0.18 + y * 0.24):
-        wave = torch.tensor(np.sin(2 * np.pi * phase), dtype=torch.float32)[None, None]
-        bands = radial_spectrum(wave)[0].exp()
-        assert int(bands.argmax()) == 9 and bands[9] > 0.7 * bands.sum()
+    wave = torch.tensor(np.cos(2 * np.pi * (vertical * y + horizontal * x)), dtype=torch.float32)[None, None]
+    bands = log_spectrum(wave)[0].exp()
+    row, column = (min(int(f * 16), 7) for f in (vertical, horizontal))
+    assert bands[row, column] == bands.max() and bands[row, column] > 0.7 * bands.sum()
+
+
+def test_spectral_distance_tells_directions_apart():
+    """Grain that is fine downwards is not replaced by as much grain that is fine sideways, nor by a checkerboard."""
+    noise = draw(5, 8, 1, 64, 64) * 0.3
+    downwards = nn.functional.avg_pool2d(noise, (1, 5), 1, (0, 2))
+    sideways = nn.functional.avg_pool2d(noise, (5, 1), 1, (2, 0))
+    assert float(spectral_distance(sideways, downwards)) > 1
+    stripes = 0.1 * (-1.0) ** torch.arange(64).expand(8, 1, 64, 64)
+    even = nn.functional.avg_pool2d(noise, 3, 1, 1)
+    assert log_spectrum(even + stripes)[:, 0, -1].mean() > log_spectrum(noise)[:, 0, -1].mean() + 1
+    assert float(spectral_distance(even + stripes, noise)) > float(spectral_distance(even, noise))
 
 
 def test_spectral_distance_asks_for_strength_and_not_for_place():
