@@ -122,7 +122,7 @@ def test_generate_judge_and_train_on_what_is_kept(
     run, output: Path, many_phantoms: Path, capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(LatentDiffusionPipeline, "reconstruct", blurred)
-    data = dict(dataset_dir=str(many_phantoms))
+    data = dict(dataset_dir=str(many_phantoms), device="cpu")  # a word, as on the command line
     with contextlib.suppress(MGCCError):  # two iterations draw no ultrasound: the gate drops every image and says so
         run("generating", "generate.json", seed=7, **data)
     rows = manifest.read(output / "generated")

@@ -70,7 +70,7 @@ def test_train_evaluate_infer_from_a_foreign_folder(bundle: Path, phantoms: Path
     nibabel.save(nibabel.Nifti1Image(picture.T[..., None], np.eye(4)), images / "e.nii.gz")
     done = command(
         foreign, "inferring", "--config_file", str(folder / "inference.json"), "--dataset_dir", str(images),
-        "--output_dir", "masks", "--save_prob", "true", "--save_overlay", "true",
+        "--output_dir", "masks", "--save_prob", "true", "--save_overlay", "true", "--device", "cpu",
     )  # fmt: skip
     assert done.returncode == 0, done.stderr[-2000:]
     for name in ("benign (1)", "b", "c", "d"):
