@@ -19,6 +19,7 @@ from PIL import Image
 from mgcc_monai.data.phantom import write_phantoms
 from mgcc_monai.errors import MGCCError
 from mgcc_monai.generation import LatentDiffusionPipeline, manifest
+from mgcc_monai.networks import Autoencoder
 from mgcc_monai.security.weights import load_checkpoint
 
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -106,6 +107,21 @@ def test_a_resumed_training_ends_with_the_same_tensors(
     again = tensors_of(output / stage / "checkpoints" / "checkpoint_epoch=2.pt")
     assert len(whole) == len(again) > 20
     assert all(torch.equal(a, b) for a, b in zip(whole, again))
+
+
+def test_image_size_is_width_and_height_in_both_stages(
+    run, phantoms: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As in stage 2; tensors of stage 1 have rows first. Patches are whole images unless made smaller."""
+    seen, forward = set(), Autoencoder.forward
+    monkeypatch.setattr(Autoencoder, "forward", lambda self, x: (seen.add(tuple(x.shape[2:])), forward(self, x))[1])
+    options = dict(dataset_dir=str(phantoms), image_size=[32, 64])
+    run("training", "train_autoencoder.json", **options, autoencoder_patch_size="@image_size")
+    assert seen == {(64, 32)}
+    run("training", "train_diffusion.json", **options)
+    pipeline = LatentDiffusionPipeline.from_pretrained(tmp_path / "runs" / "diffusion" / "pipeline")
+    assert pipeline(indices=[0], num_inference_steps=1).shape[2:] == (64, 32)
+    assert list(pipeline.config.image_size) == [64, 32]
 
 
 def test_nothing_passes_when_the_audit_is_blind(run, output: Path, many_phantoms: Path) -> None:
