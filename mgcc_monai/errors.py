@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-__all__ = ["MGCCError", "raise_faults"]
+__all__ = ["MGCCError", "one_line", "raise_faults"]
 
 _SHOWN = 50
 
@@ -26,6 +26,11 @@ class MGCCError(SystemExit):
 
     def __str__(self) -> str:
         return self.message
+
+
+def one_line(error: BaseException, longest: int = 200) -> str:
+    """Return what another library's error says as one line, at most so long; its type where it says nothing."""
+    return " ".join(str(error).split())[:longest] or type(error).__name__
 
 
 def raise_faults(faults: Sequence[str], where: str = "") -> None:

@@ -18,7 +18,7 @@ from monai.bundle import ComponentLocator, ConfigComponent, ConfigParser
 from monai.bundle.workflows import ConfigWorkflow
 from monai.utils import optional_import
 
-from mgcc_monai.errors import MGCCError, raise_faults
+from mgcc_monai.errors import MGCCError, one_line, raise_faults
 
 __all__ = ["active_parser", "boolean", "check_options", "literal", "whole"]
 
@@ -205,7 +205,7 @@ def _wrong_device(device: Any) -> str:
     try:
         torch.zeros(1, device=device)
     except (RuntimeError, AssertionError) as error:
-        reason = str(error).strip().splitlines()[0][:100]
+        reason = one_line(error)
         return f"--device {device}: cannot be used here ({reason}); give cpu, or leave it out."
     return ""
 

@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 
 from mgcc_monai.data.reader import read_image, read_mask
-from mgcc_monai.errors import MGCCError, raise_faults
+from mgcc_monai.errors import MGCCError, one_line, raise_faults
 from mgcc_monai.files import write_json
 
 __all__ = [
@@ -255,7 +255,7 @@ def load_datalist(dataset_dir: str | Path) -> dict[str, Any]:
     try:
         content = json.loads(file.read_text(encoding="utf-8"))
     except (ValueError, RecursionError) as error:  # no text, no JSON, a number or a nesting without end
-        raise MGCCError(f"{file}: not valid JSON ({error}); run prepare again") from error
+        raise MGCCError(f"{file}: not valid JSON ({one_line(error)}); run prepare again") from error
     keys = content if isinstance(content, dict) else {}
     if missing := [key for key in _REQUIRED if key not in keys]:
         raise MGCCError(f"{file}: lacks {', '.join(missing)}; it is no dataset of `prepare`, run prepare again")

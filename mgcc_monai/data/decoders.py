@@ -13,7 +13,7 @@ from PIL import Image, ImageOps
 from mgcc_monai.data.bounds import check_file_size, check_pixels, check_unpacked
 from mgcc_monai.data.dicom import read_header
 from mgcc_monai.data.paths import IMAGE_SUFFIXES, REFUSED, is_dicom, suffix
-from mgcc_monai.errors import MGCCError
+from mgcc_monai.errors import MGCCError, one_line
 
 __all__ = [
     "check_file",
@@ -107,11 +107,11 @@ def open_picture(path: Path, frame: Any = None) -> Image.Image:
                 upright.format = kind
                 return upright
     except (Image.DecompressionBombWarning, Image.DecompressionBombError) as error:
-        raise MGCCError(f"{path}: too many pixels ({error}); make it smaller") from error
+        raise MGCCError(f"{path}: too many pixels ({one_line(error)}); make it smaller") from error
     except Image.UnidentifiedImageError as error:
         raise MGCCError(f"{path}: not an image that can be read; export it again as PNG") from error
     except Exception as error:  # a damaged file can make a decoder raise anything
-        raise MGCCError(f"{path}: damaged or truncated ({error}); copy or download it again") from error
+        raise MGCCError(f"{path}: damaged or truncated ({one_line(error)}); copy or download it again") from error
 
 
 def _open_nifti(path: Path) -> tuple[Any, int | None]:
@@ -148,7 +148,7 @@ def read_nifti(path: Path, frame: Any = None) -> tuple[np.ndarray, tuple[float, 
         zooms = [float(zoom) for zoom in image.header.get_zooms()[:2]]
         factor = _MILLIMETRES.get(image.header.get_xyzt_units()[0], 1.0)
     except Exception as error:
-        raise MGCCError(f"{path}: damaged or truncated ({error}); copy or download it again") from error
+        raise MGCCError(f"{path}: damaged or truncated ({one_line(error)}); copy or download it again") from error
     if values.dtype.kind not in "buif":
         raise MGCCError(f"{path}: NIfTI values of type {values.dtype}; save plain grey values")
     known = all(np.isfinite(zoom) and zoom > 0 for zoom in zooms) and zooms != [1.0, 1.0]
@@ -175,4 +175,4 @@ def count_frames(path: str | Path) -> int:
         with Image.open(path) as picture:
             return _picture_frames(picture)
     except Exception as error:
-        raise MGCCError(f"{path}: damaged or truncated ({error}); copy or download it again") from error
+        raise MGCCError(f"{path}: damaged or truncated ({one_line(error)}); copy or download it again") from error

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from mgcc_monai.errors import MGCCError
+from mgcc_monai.errors import MGCCError, one_line
 
 __all__ = ["Box", "DicomHeader", "Region", "read_frame", "read_header"]
 
@@ -154,11 +154,7 @@ def _cached_header(path: Path, changed: int, size: int) -> DicomHeader:
             syntax=str(dataset.file_meta.get("TransferSyntaxUID", "")),
         )
     except Exception as error:  # a damaged file can make a parser raise anything
-        raise MGCCError(f"{path}: not a DICOM file that can be read ({_line(error)}); export it again") from error
-
-
-def _line(error: Exception) -> str:
-    return " ".join(str(error).split())[:200]
+        raise MGCCError(f"{path}: not a DICOM file that can be read ({one_line(error)}); export it again") from error
 
 
 def read_header(path: str | Path) -> DicomHeader:
@@ -185,7 +181,7 @@ def _undecoded(path: Path, syntax: str, error: Exception) -> MGCCError:
         return MGCCError(f"{path}: compressed as {name}, which is not read here; export it as JPEG or uncompressed")
     if not available:
         return MGCCError(f"{path}: compressed as {name}, for which no decoder is installed; {_INSTALL}")
-    return MGCCError(f"{path}: damaged or truncated ({_line(error)}); copy or export it again")
+    return MGCCError(f"{path}: damaged or truncated ({one_line(error)}); copy or export it again")
 
 
 def read_frame(path: str | Path, index: int) -> np.ndarray:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from mgcc_monai.data.decoders import count_frames
 from mgcc_monai.data.paths import frame_path, image_stem, list_images, refused_files
-from mgcc_monai.errors import MGCCError
+from mgcc_monai.errors import MGCCError, one_line
 
 __all__ = ["LAYOUT", "Case", "is_folders", "read_patients", "read_table", "scan_folders"]
 
@@ -61,7 +61,7 @@ def read_table(path: str | Path, columns: Sequence[str]) -> tuple[list[dict[str,
             reader.fieldnames = header
             rows = list(reader)
     except (UnicodeDecodeError, csv.Error) as error:
-        return [], [f"{path}: not a CSV file in UTF-8 ({error}); save it again as CSV UTF-8"]
+        return [], [f"{path}: not a CSV file in UTF-8 ({one_line(error)}); save it again as CSV UTF-8"]
     if missing := [name for name in columns if name not in header]:
         return [], [f"{path}: no column {', '.join(missing)} in the header {','.join(header)}; add it"]
     faults = [

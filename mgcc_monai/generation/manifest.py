@@ -9,14 +9,14 @@ appends to a part of its own, ``manifest.rank0.jsonl``; :func:`merge` makes them
 from __future__ import annotations
 
 import json
-import math
 import os
 import re
+import sys
 from collections.abc import Iterable, Mapping
 from pathlib import Path, PureWindowsPath
 from typing import Any
 
-from mgcc_monai.errors import MGCCError, raise_faults
+from mgcc_monai.errors import MGCCError, one_line, raise_faults
 from mgcc_monai.files import write_file
 
 __all__ = ["DECISIONS", "FILE_NAME", "append", "kept_images", "merge", "parts", "read", "write"]
@@ -165,7 +165,7 @@ def _dataset_hash(file: Path) -> Any:
     try:
         return json.loads(file.read_text(encoding="utf-8")).get("dataset_hash")
     except (ValueError, AttributeError) as error:
-        raise MGCCError(f"{file}: not valid JSON ({error}); {_AGAIN}.") from None
+        raise MGCCError(f"{file}: not valid JSON ({one_line(error)}); {_AGAIN}.") from None
 
 
 def _line(row: Mapping[str, Any]) -> str:
@@ -187,7 +187,7 @@ def _parse(file: Path, cut_off: bool = False) -> tuple[list[tuple[int, dict[str,
         try:
             row = json.loads(line)
         except ValueError as error:  # also of bytes that are not UTF-8
-            faults.append(f"{file}, line {number}: not valid JSON ({error}); {_AGAIN}")
+            faults.append(f"{file}, line {number}: not valid JSON ({one_line(error)}); {_AGAIN}")
             continue
         found = _faults(row, file.parent)
         faults += [f"{file}, line {number}: {fault}; {_AGAIN}" for fault in found]
@@ -219,4 +219,4 @@ def _faults(row: Any, folder: Path) -> list[str]:
 
 
 def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= sys.float_info.max

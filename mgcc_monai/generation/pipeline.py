@@ -18,7 +18,7 @@ from monai.networks.utils import eval_mode
 from PIL import Image
 from tqdm import tqdm
 
-from mgcc_monai.errors import MGCCError
+from mgcc_monai.errors import MGCCError, one_line
 from mgcc_monai.generation.schedulers import new_scheduler
 from mgcc_monai.networks import autoencoder
 from mgcc_monai.options import whole
@@ -116,7 +116,7 @@ class LatentDiffusionPipeline(DiffusionPipeline):
         try:
             return super().from_pretrained(str(folder), **options)
         except Exception as error:
-            reason = (str(error).strip() or type(error).__name__).splitlines()[0][:200]
+            reason = one_line(error)
             raise MGCCError(f"{folder}: cannot be read as a pipeline ({reason}); copy or train it again.") from None
         finally:
             if shown:

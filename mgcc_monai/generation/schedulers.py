@@ -9,7 +9,7 @@ from typing import Any
 import diffusers
 from diffusers import SchedulerMixin
 
-from mgcc_monai.errors import MGCCError
+from mgcc_monai.errors import MGCCError, one_line
 from mgcc_monai.options import whole
 
 __all__ = ["new_scheduler"]
@@ -56,7 +56,7 @@ def new_scheduler(
         made = kind(**{name: value for name, value in config.items() if name in taken})
         made.set_timesteps(steps, device=device)
     except (ArithmeticError, LookupError, NotImplementedError, TypeError, ValueError) as error:
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0][:160]
+        reason = one_line(error)
         raise MGCCError(f"scheduler {kind.__name__} with {steps} steps: {reason}; give more, or another.") from None
     return made
 

@@ -11,7 +11,7 @@ import torch
 from diffusers import AutoencoderKL
 
 from mgcc_monai.distributed import is_main_process
-from mgcc_monai.errors import MGCCError
+from mgcc_monai.errors import MGCCError, one_line
 from mgcc_monai.files import sha256, write_folder
 from mgcc_monai.generation.pipeline import LatentDiffusionPipeline
 from mgcc_monai.handlers.ema import EMA
@@ -119,7 +119,7 @@ def load_autoencoder(folder: str | Path) -> AutoencoderKL:
             str(path), local_files_only=True, use_safetensors=True, low_cpu_mem_usage=False
         )
     except Exception as error:
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        reason = one_line(error)
         raise MGCCError(f"{path}: cannot be read as an autoencoder ({reason}); train it again.") from None
     if not vae.config.latents_mean or not vae.config.latents_std:
         raise MGCCError(f"{path}/config.json: has no latents_mean and latents_std; train it with this bundle.")

@@ -15,7 +15,7 @@ from ignite.engine import Engine, Events
 from tqdm import tqdm
 
 from mgcc_monai.distributed import is_main_process, rank_and_size
-from mgcc_monai.errors import MGCCError
+from mgcc_monai.errors import MGCCError, one_line
 from mgcc_monai.files import sha256, write_file, write_json
 from mgcc_monai.handlers.preemption import Preempted, StopSignals
 from mgcc_monai.security.weights import load_checkpoint, save_atomically
@@ -186,7 +186,7 @@ class ResumableCheckpoint:
             try:
                 thing.load_state_dict(content[name])
             except (KeyError, RuntimeError, ValueError) as error:
-                reason = str(error).strip().splitlines()[0]
+                reason = one_line(error)
                 raise MGCCError(
                     f"{newest}: '{name}' does not fit this run ({reason}); resume with the settings that the run "
                     "was started with."

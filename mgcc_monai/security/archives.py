@@ -7,7 +7,7 @@ import zipfile
 from collections.abc import Sequence
 from pathlib import Path, PurePosixPath, PureWindowsPath
 
-from mgcc_monai.errors import MGCCError, raise_faults
+from mgcc_monai.errors import MGCCError, one_line, raise_faults
 
 __all__ = ["MAX_MEMBERS", "MAX_RATIO", "MAX_TOTAL", "archive_faults", "extract", "extract_safe"]
 
@@ -54,7 +54,7 @@ def _open(path: str | Path) -> zipfile.ZipFile:
     try:
         return zipfile.ZipFile(path)
     except (OSError, ValueError, zipfile.BadZipFile, NotImplementedError) as error:
-        raise MGCCError(f"{path}: cannot be read as a zip ({error}); copy or download it again.") from None
+        raise MGCCError(f"{path}: cannot be read as a zip ({one_line(error)}); copy or download it again.") from None
 
 
 def _faults(members: Sequence[zipfile.ZipInfo]) -> list[tuple[str, str]]:

@@ -12,7 +12,7 @@ import safetensors.torch
 import torch
 from safetensors import SafetensorError
 
-from mgcc_monai.errors import MGCCError
+from mgcc_monai.errors import MGCCError, one_line
 from mgcc_monai.files import sha256, write_atomically, write_json
 
 __all__ = [
@@ -146,9 +146,9 @@ def load_checkpoint(path: str | Path, map_location: Any = "cpu") -> Any:
             return {name: value.to(map_location or "cpu") for name, value in state.items()}
         return torch.load(content or path, map_location=map_location, weights_only=True)
     except SafetensorError as error:
-        raise MGCCError(f"{path}: cannot be read as safetensors ({error}); download it again.") from None
+        raise MGCCError(f"{path}: cannot be read as safetensors ({one_line(error)}); download it again.") from None
     except Exception as error:
-        reason = str(error).strip().splitlines()[0][:160] if str(error).strip() else type(error).__name__
+        reason = one_line(error)
         raise MGCCError(
             f"{path}: cannot be read as weights ({reason}); it is truncated, no PyTorch file, or holds more than "
             "tensors. Copy it again or save a state dict."

@@ -138,6 +138,11 @@ def _volume(path, texture):
     nibabel.save(nibabel.Nifti1Image(np.zeros((4, 5, 6), np.uint8), np.eye(4)), path)
 
 
+def _header_alone(path, texture):
+    nibabel.save(nibabel.Nifti1Image(texture(0), np.eye(4)), path)
+    path.write_bytes(path.read_bytes()[:352])  # of which nibabel says so in two lines
+
+
 BAD_FILES = {
     "empty": ("x.png", lambda path, _: path.write_bytes(b""), "empty"),
     "truncated png": ("x.png", _truncated, "truncated"),
@@ -150,6 +155,7 @@ BAD_FILES = {
     ),
     "noise": ("x.bmp", lambda path, _: path.write_bytes(b"nothing that is an image"), "not an image"),
     "noise nifti": ("x.nii", lambda path, _: path.write_bytes(b"nothing that is an image"), "damaged"),
+    "nifti without pixels": ("x.nii", _header_alone, "damaged or truncated (Expected"),
     "pages": ("x.tif", _pages, "one frame is expected"),
     "volume": ("x.nii.gz", _volume, "one frame is expected"),
     "video": ("x.mp4", lambda path, _: path.write_bytes(b"\0\0\0\x18ftypmp42"), "one frame is expected"),
@@ -164,7 +170,7 @@ def test_bad_file_is_named_with_its_cure(tmp_path, texture, read, name, write, t
     write(tmp_path / name, texture)
     with pytest.raises(MGCCError) as error:
         read(tmp_path / name)
-    assert str(tmp_path / name) in str(error.value) and told in str(error.value)
+    assert str(tmp_path / name) in str(error.value) and told in str(error.value) and "\n" not in str(error.value)
 
 
 @pytest.mark.parametrize("bound", ["ours", "pillow"])

@@ -76,6 +76,7 @@ def test_scores_that_are_not_finite_are_null(folder):
         (json.dumps(row(1, sha256="x")), "sha256 is 'x'"),
         (json.dumps(row(1, scores={"a": "high"})), "scores are not numbers"),
         (json.dumps(row(1, scores={"a": float("nan")})), "scores are not numbers"),
+        (json.dumps(row(1, scores={"a": 10**400})), "scores are not numbers"),
         (json.dumps(row(1, image="../outside.png")), "outside the folder"),
         (json.dumps(row(1, image="images/../../outside.png")), "outside the folder"),
         (json.dumps(row(1, image="/etc/hostname")), "outside the folder"),

@@ -13,7 +13,7 @@ from PIL import Image, ImageOps
 from mgcc_monai.data.integrity.checks import FAULT, WARNING, Check
 from mgcc_monai.data.integrity.overlays import crosses, text_lines
 from mgcc_monai.data.reader import read_image, read_mask
-from mgcc_monai.errors import MGCCError
+from mgcc_monai.errors import MGCCError, one_line
 
 __all__ = ["FILE_CHECKS", "IMAGE_CHECKS", "Picture", "open_picture"]
 
@@ -109,7 +109,7 @@ def open_picture(path: str | Path, mask: bool = False) -> Picture:
         else:
             _look(picture, mask)
     except Exception as error:  # a damaged file can make a decoder raise anything
-        picture.error = picture.error or f"damaged or truncated ({error}); copy or download it again"
+        picture.error = picture.error or f"damaged or truncated ({one_line(error)}); copy or download it again"
     return picture
 
 
