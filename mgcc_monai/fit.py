@@ -13,14 +13,15 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import yaml
+from fire.parser import DefaultParseValue
 
 from mgcc_monai.data.datalist import load_datalist
 from mgcc_monai.data.items import embedded_phantoms
-from mgcc_monai.errors import MGCCError
+from mgcc_monai.errors import MGCCError, raise_faults
 from mgcc_monai.files import sha256, write_json
 from mgcc_monai.handlers.checkpoint import checkpoints
 from mgcc_monai.handlers.preemption import SIGNALS, run_and_forward
-from mgcc_monai.options import known_names, nearest
+from mgcc_monai.options import known_names, nearest, wrong_values
 
 __all__ = ["STAGES", "Stage", "fit"]
 
@@ -148,6 +149,8 @@ def _check_settings(settings: Mapping[str, Any], configs: Path) -> None:
             raise MGCCError("--resume: 'fit' goes on by itself where it ended; leave it out.")
         if name not in known:
             raise MGCCError(f"--{name}: 'fit' has no such option{nearest(name, known)}")
+    read = {name: DefaultParseValue(str(value)) for name, value in settings.items()}  # as the stages will
+    raise_faults(wrong_values(read, configs), "options")
 
 
 def _relevant(files: Sequence[Path], settings: Mapping[str, Any]) -> dict[str, Any]:

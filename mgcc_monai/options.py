@@ -129,7 +129,7 @@ def known_names(configs: Path) -> set[str]:
     return names
 
 
-def plain_values(configs: Path) -> dict[str, Any]:
+def _plain_values(configs: Path) -> dict[str, Any]:
     """Return the top-level names to which the bundle's workflows give a plain value, and that value."""
     found: dict[str, Any] = {}
     for path in sorted(configs.glob("*.json")):
@@ -164,12 +164,22 @@ def check_options(configs: str | Path) -> None:
         if name not in known and not re.search(rf"[@%]{re.escape(name)}\b", text):
             others = known | set(config) - {name}
             faults.append(f"--{name}: there is no such option{nearest(name, others)}")
-    defaults = plain_values(Path(configs))
-    faults += [_wrong_value(name, config[name], default) for name, default in defaults.items() if name in config]
-    faults = [fault for fault in [*faults, _wrong_device(config.get("device"))] if fault]
+    faults += wrong_values(config, Path(configs))
     for id, component in _components(config):
         faults += _unknown_arguments(id, component, parser.locator)
     raise_faults(faults, "options")
+
+
+def wrong_values(settings: Mapping[str, Any], configs: Path) -> list[str]:
+    """Return what is wrong with the values of options, a line each; see :func:`check_options`.
+
+    Args:
+        settings: names and values.
+        configs: the bundle's folder of configs.
+    """
+    defaults = _plain_values(configs)
+    faults = [_wrong_value(name, settings[name], default) for name, default in defaults.items() if name in settings]
+    return [fault for fault in [*faults, _wrong_device(settings.get("device"))] if fault]
 
 
 def _wrong_value(name: str, value: Any, default: Any) -> str:

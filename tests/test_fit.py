@@ -286,8 +286,9 @@ def test_stage_that_ends_without_its_files_is_told(bundle, given):
     "wrong, words",
     [
         ({"max_iteration": 5}, "--max_iteration: .*did you mean 'max_iterations'"),
-        ({"qqqqqqqq": 1}, "--qqqqqqqq: 'fit' has no such option; leave it out.$"),
+        ({"qqqqqqqq": 1}, "--qqqqqqqq: .*no such option; leave it out.$"),
         ({"resume": True}, "--resume: 'fit' goes on by itself"),
+        ({"max_iterations": 0}, "--max_iterations 0: give a whole number of at least 1"),
         ({"preset": "smal"}, "--preset smal: there is no such file; give one of paper, .*demo, small"),
         ({"method": "nonsense"}, "--method nonsense: .*mgcc, .*supervised"),
         ({"bundle_root": "nowhere"}, r"--bundle_root nowhere: there is no configs/metadata\.json"),
