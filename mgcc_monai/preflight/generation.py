@@ -9,13 +9,13 @@ from typing import Any
 from mgcc_monai.errors import MGCCError, raise_faults
 from mgcc_monai.generation.storage import load_autoencoder, weights_hash
 from mgcc_monai.options import boolean
-from mgcc_monai.preflight.segmentation import check_items, read_run
+from mgcc_monai.preflight.segmentation import check_data, read_run
 
 __all__ = ["check_autoencoder", "check_generator", "check_generator_data", "check_origin"]
 
 
 def check_generator_data(datalist: Mapping[str, Any], items: Sequence[Mapping[str, Any]], batch_size: int) -> None:
-    """Check the images that the autoencoder and the denoiser learn from, and those held out to judge them.
+    """Check the dataset, the images that autoencoder and denoiser learn from, and those held out to judge them.
 
     Args:
         datalist: a dataset as :func:`mgcc_monai.data.load_datalist` reads it.
@@ -41,7 +41,7 @@ def check_generator_data(datalist: Mapping[str, Any], items: Sequence[Mapping[st
     held_out = datalist["validation"]
     if not held_out:
         faults.append("list 'validation': empty, so nothing can judge the generator; prepare more images.")
-    raise_faults(faults + check_items([*items, *({"image": item["image"]} for item in held_out)]), "images to learn")
+    raise_faults(faults + check_data(datalist, items), "images to learn")
 
 
 def check_autoencoder(

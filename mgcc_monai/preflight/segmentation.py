@@ -76,6 +76,25 @@ def check_items(items: Sequence[Mapping[str, Any]], crop: Any = None) -> list[st
     return list(dict.fromkeys(faults))  # what is wrong with a file is told once, not for every frame of it
 
 
+def check_data(datalist: Mapping[str, Any], items: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Run every check of ``python -m mgcc_monai check`` before a training, and return the faults, a line each.
+
+    Args:
+        datalist: a dataset as :func:`mgcc_monai.data.load_datalist` reads it.
+        items: what is trained on; those that are not of the dataset, such as generated images, are read too.
+    """
+    listed = {item["image"] for name in ALL_LISTS for item in datalist.get(name, [])}
+    report = check_dataset(datalist["file"], near_copies=len(listed) <= _COMPARED)
+    if len(listed) > _COMPARED:
+        logger.warning("%d images: near-duplicates are looked for by `python -m mgcc_monai check` only.", len(listed))
+    if report.warnings:
+        logger.warning(
+            "%s: %d warnings, to be seen by `python -m mgcc_monai check`.", report.file, len(report.warnings)
+        )
+    others = check_items([item for item in items if item["image"] not in listed])
+    return [*(finding.line for finding in report.faults), *others]
+
+
 def check_training(
     datalist: Mapping[str, Any],
     unlabeled: Sequence[Mapping[str, Any]],
@@ -115,17 +134,7 @@ def check_training(
         )
     if not validation:
         faults.append("list 'validation': empty, so no best weights can be chosen; prepare more images.")
-    listed = {item["image"] for name in ALL_LISTS for item in datalist.get(name, [])}
-    report = check_dataset(datalist["file"], near_copies=len(listed) <= _COMPARED)
-    if len(listed) > _COMPARED:
-        logger.warning("%d images: near-duplicates are looked for by `python -m mgcc_monai check` only.", len(listed))
-    faults += [finding.line for finding in report.faults]
-    faults += check_items([item for item in unlabeled if item["image"] not in listed])
-    if report.warnings:
-        logger.warning(
-            "%s: %d warnings, to be seen by `python -m mgcc_monai check`.", report.file, len(report.warnings)
-        )
-    raise_faults(faults, "training data")
+    raise_faults(faults + check_data(datalist, unlabeled), "training data")
 
 
 def check_resume(folder: str, resume: Any) -> None:

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from PIL import Image
 
 from mgcc_monai.errors import MGCCError
 from mgcc_monai.networks import MGCC
@@ -58,6 +59,18 @@ def test_no_unlabelled_image_while_the_consistency_has_weight(run, phantoms: Pat
     none = dataset_with(phantoms, tmp_path / "none", "unlabeled", 0)
     text = refused(run, tmp_path, "training", "train.json", dataset_dir=str(none))
     assert "'unlabeled'" in text and "supervised.yaml" in text
+
+
+@pytest.mark.parametrize("config", ["train_autoencoder.json", "train.json"])
+def test_an_empty_mask_is_refused_before_any_stage(run, phantoms: Path, tmp_path: Path, config: str) -> None:
+    """What stage 2 would refuse stage 1 refuses as well, not after the hours that it takes."""
+    shutil.copytree(phantoms, tmp_path / "emptied")
+    item = json.loads((tmp_path / "emptied" / "dataset.json").read_text())["test"][0]
+    with Image.open(tmp_path / "emptied" / item["label"]) as label:
+        Image.new("L", label.size).save(tmp_path / "emptied" / item["label"])
+    text = refused(run, tmp_path, "training", config, dataset_dir=str(tmp_path / "emptied"))
+    assert item["label"] in text and "empty" in text
+    assert not (tmp_path / "runs" / "autoencoder").exists()
 
 
 def test_all_damaged_files_of_a_dataset_are_listed_together(run, phantoms: Path, tmp_path: Path) -> None:
