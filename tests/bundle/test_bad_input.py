@@ -114,6 +114,19 @@ def test_values_that_cannot_be(run, phantoms: Path, tmp_path: Path, config: str,
     assert not (tmp_path / "runs" / "autoencoder").exists()
 
 
+@pytest.mark.parametrize(
+    ("sides", "told"), [([40, 32], "give two multiples of 16"), ([48] * 3, "give a list"), (48, "give a list")]
+)
+def test_sides_that_the_network_cannot_segment(run, tmp_path: Path, sides: object, told: str) -> None:
+    (tmp_path / "in").mkdir()
+    Image.new("L", (64, 48), 90).save(tmp_path / "in" / "a.png")
+    folders = {"dataset_dir": str(tmp_path / "in"), "output_dir": str(tmp_path / "masks")}
+    with pytest.raises(MGCCError) as error:
+        run("inferring", "inference.json", **folders, image_size=sides)
+    assert f"--image_size {sides}: {told}" in str(error.value) and "\n" not in str(error.value)
+    assert not (tmp_path / "masks").exists()
+
+
 def test_switch_that_is_neither_true_nor_false(run, phantoms: Path, tmp_path: Path) -> None:
     assert "maybe" in refused(run, tmp_path, "training", "train.json", dataset_dir=str(phantoms), resume="maybe")
 
