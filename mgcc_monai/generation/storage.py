@@ -2,24 +2,23 @@
 
 from __future__ import annotations
 
+import copy
 import hashlib
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-import torch
 from diffusers import AutoencoderKL
 
 from mgcc_monai.distributed import is_main_process
 from mgcc_monai.errors import MGCCError, one_line
 from mgcc_monai.files import sha256, write_folder
+from mgcc_monai.generation.latent_axes import uncorrelate
 from mgcc_monai.generation.pipeline import LatentDiffusionPipeline
 from mgcc_monai.handlers.ema import EMA
-from mgcc_monai.networks.autoencoder import encode
 from mgcc_monai.security.weights import list_folder, verify_folder
 
 __all__ = [
-    "latent_statistics",
     "load_autoencoder",
     "load_pipeline",
     "save_autoencoder",
@@ -30,38 +29,8 @@ __all__ = [
 WEIGHTS = "diffusion_pytorch_model.safetensors"
 
 
-@torch.no_grad()
-def latent_statistics(vae: AutoencoderKL, loader: Iterable[Any], device: Any) -> tuple[list[float], list[float]]:
-    """Mean and standard deviation of each latent channel over all images, of the posterior's means.
-
-    Args:
-        vae: the autoencoder, in evaluation mode.
-        loader: batches with ``image`` B1HW in [-1, 1].
-        device: where to compute.
-
-    Raises:
-        MGCCError: when a channel is constant or not finite: the autoencoder has not learned.
-    """
-    channels = vae.config.latent_channels
-    count, total, squares = 0, torch.zeros(channels).double(), torch.zeros(channels).double()
-    for batch in loader:
-        image = torch.as_tensor(batch["image"]).to(device)
-        latents = encode(vae, image).mode().double().transpose(0, 1).flatten(1).cpu()
-        count += latents.shape[1]
-        total += latents.sum(1)
-        squares += latents.square().sum(1)
-    mean = total / count
-    std = (squares / count - mean.square()).clamp_min(0).sqrt()
-    if not bool((std > 1e-8).all() and torch.isfinite(std).all()):
-        raise MGCCError(
-            f"The latents' standard deviations are {[float(f'{value:.3g}') for value in std]}: a channel says nothing "
-            "about the image; train the autoencoder longer or with fewer --autoencoder_latent_channels."
-        )
-    return mean.tolist(), std.tolist()
-
-
 def save_autoencoder(network: Any, ema: EMA, loader: Iterable[Any], folder: str, device: Any = "cpu") -> None:
-    """Write the averaged autoencoder to ``<folder>/vae``, with the scale of its latents in its config.
+    """Write the averaged autoencoder to ``<folder>/vae``, its latents uncorrelated and their scale in its config.
 
     Args:
         network: the :class:`mgcc_monai.networks.Autoencoder`.
@@ -73,9 +42,7 @@ def save_autoencoder(network: Any, ema: EMA, loader: Iterable[Any], folder: str,
     if not is_main_process():
         return
     with ema.averaged():
-        vae = network.vae.eval()
-        mean, std = latent_statistics(vae, loader, device)
-        vae.register_to_config(latents_mean=mean, latents_std=std)
+        vae = uncorrelate(copy.deepcopy(network.vae).eval(), loader, device)
 
         def write(target: Path) -> None:
             vae.save_pretrained(target, safe_serialization=True)

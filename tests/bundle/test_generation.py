@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from safetensors.torch import load_file
 
 from mgcc_monai.data.phantom import write_phantoms
 from mgcc_monai.errors import MGCCError
@@ -93,6 +94,13 @@ def test_what_training_leaves_is_what_diffusers_reads(trained: Path) -> None:
         record = json.loads((trained / stage / "run.json").read_text())
         assert record["status"] == "finished" and record["stage"] == stage
         assert len(list((trained / stage / "previews").glob("*.png"))) == pictures
+
+
+def test_denoiser_learns_from_uncorrelated_latents_of_unit_deviation(trained: Path) -> None:
+    latents = load_file(trained / "autoencoder" / "latents.safetensors")["latents"]
+    whole = latents[: len(latents) // 2].double().transpose(0, 1).flatten(1)  # behind them come the mirrored ones
+    torch.testing.assert_close(torch.cov(whole), torch.eye(len(whole)).double(), rtol=0, atol=0.01)
+    torch.testing.assert_close(whole.mean(1), torch.zeros(len(whole)).double(), rtol=0, atol=0.01)
 
 
 @pytest.mark.parametrize(
