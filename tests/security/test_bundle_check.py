@@ -128,7 +128,7 @@ EXPRESSIONS = {
     "$monai.utils.run_cmd(['true'])": "monai.utils.run_cmd",
     "$monai.bundle.load('x')": "monai.bundle.load",
     "$mgcc_monai.files.write_file('a', 'b')": "write_file",
-    "$mgcc_monai.generation.storage.torch.load('a')": "reaches the module torch",
+    "$mgcc_monai.generation.pipeline.torch.load('a')": "reaches the module torch",
     "$mgcc_monai.preflight.ConfigParser({'a': {'_tar' + 'get_': 'os.system'}})": "ConfigParser",
     "$[os for os in @a]": "name of its own",
     "$lambda torch: torch.load(1)": "name of its own",
