@@ -20,7 +20,6 @@ from mgcc_monai.files import write_json
 from mgcc_monai.fit import fit
 from mgcc_monai.interop.authors import convert as convert_checkpoint
 from mgcc_monai.options import boolean
-from mgcc_monai.security import bundle_check
 
 __all__ = ["main"]
 
@@ -78,23 +77,6 @@ def show(output_dir: str = "runs") -> None:
     print(show_run(str(output_dir)))
 
 
-def check_bundle(path: str) -> None:
-    """List what a bundle would run that is not on our list, without running or loading any of it.
-
-    Args:
-        path: the bundle's folder, or its zip.
-
-    Raises:
-        MGCCError: when there is anything to list, so that the exit code is 1.
-    """
-    findings = bundle_check.check_bundle(str(path))
-    for finding in findings:
-        print(finding)
-    if findings:
-        raise MGCCError(f"{path}: {len(findings)} findings; read what they name before you run anything of it.")
-    print(f"{path}: names nothing outside the list.")
-
-
 COMMANDS = {
     "prepare": _making_a_dataset(prepare, "output"),
     "split": _making_a_dataset(split, "output_json"),
@@ -103,7 +85,6 @@ COMMANDS = {
     "check": check,
     "convert": convert,
     "show": show,
-    "check-bundle": check_bundle,
 }
 
 

@@ -11,14 +11,13 @@ from typing import Any
 import torch
 from monai.bundle import ConfigParser
 
-from mgcc_monai import options
+from mgcc_monai import networks, options
 from mgcc_monai.data.datalist import ALL_LISTS, load_datalist
 from mgcc_monai.data.integrity import check_dataset
 from mgcc_monai.data.reader import image_stem, read_image, read_mask
 from mgcc_monai.errors import MGCCError, raise_faults
 from mgcc_monai.handlers.checkpoint import newest_checkpoint
 from mgcc_monai.security import weights
-from mgcc_monai.security.bundle_check import check_definition
 
 __all__ = [
     "build",
@@ -243,10 +242,28 @@ def read_run(folder: str) -> dict[str, Any]:
 
 
 def build(definition: Mapping[str, Any]) -> Any:
-    """Build the component that a ``_target_`` dictionary of a run's settings describes.
+    """Build the network that a run's settings describe.
+
+    Args:
+        definition: a ``_target_`` dictionary of plain values; settings come with weights, perhaps from a stranger.
 
     Raises:
-        MGCCError: when it names anything that ``check-bundle`` would not let pass; settings come with weights.
+        MGCCError: when it names anything but the networks of this package, or holds an expression.
     """
-    check_definition(definition, "the run's inference.json")
+    raise_faults([f"the run's inference.json: {fault}" for fault in _foreign(definition)], "network_def")
     return ConfigParser({"component": dict(definition)}).get_parsed_content("component")
+
+
+def _foreign(value: Any, place: str = "network_def", key: str = "") -> list[str]:
+    """Whatever would run other code than ours, a line each."""
+    advice = "use the settings that a training of yours wrote."
+    if isinstance(value, Mapping):
+        return [fault for k, v in value.items() for fault in _foreign(v, f"{place}#{k}", str(k))]
+    if isinstance(value, list):
+        return [fault for number, v in enumerate(value) for fault in _foreign(v, f"{place}#{number}")]
+    if key == "_target_":
+        ours = str(value).removeprefix("mgcc_monai.networks.") in networks.__all__
+        return [] if ours else [f"{place}: {value!r} is no network of mgcc_monai; {advice}"]
+    if key.startswith("_") or (isinstance(value, str) and value[:1] in ("$", "@", "%")):
+        return [f"{place}: {value!r} is no plain value; {advice}"]
+    return []
