@@ -17,7 +17,7 @@ from PIL import Image
 from mgcc_monai.data.prepare import split
 from mgcc_monai.errors import MGCCError
 from mgcc_monai.generation import manifest
-from mgcc_monai.generation.storage import WEIGHTS, weights_hash
+from mgcc_monai.generation.storage import weights_hash
 
 STAGES = {"segmentation": ("train", ""), "autoencoder": ("train_autoencoder", "autoencoder_")}
 STAGES["diffusion"] = ("train_diffusion", "diffusion_")
@@ -25,12 +25,12 @@ STAGES["diffusion"] = ("train_diffusion", "diffusion_")
 
 def generate(folder: Path, phantoms: Path, turn: int) -> None:
     """Twelve images as ``generating`` leaves them, those of another turn other ones."""
-    folder.mkdir(exist_ok=True)
+    folder.mkdir(parents=True, exist_ok=True)
     rows = []
     for index in range(12):
         picture = Image.open(phantoms / "images" / f"phantom-{index:04d}.png").rotate(90 * turn)
         picture.save(folder / f"{index}.png")
-        row = {"image": f"{index}.png", "index": index, "seed": 1, "class": "", "model": "m", "sha256": f"{turn}"}
+        row = {"image": f"{index}.png", "index": index, "seed": 1, "class": "", "model": "m", "sha256": f"{turn:064}"}
         rows.append({**row, "scores": {}, "decision": "keep", "reason": ""})
     manifest.write(folder, rows)
     wanted = json.loads((phantoms / "dataset.json").read_text())["hash"]
@@ -114,12 +114,12 @@ def test_another_setting_is_refused_with_both_values(resume, stage, options, say
 def test_another_split_is_refused(resume, phantoms, tmp_path, stage):
     """Images of its test list have trained; the two hashes are named."""
     shutil.copytree(phantoms, tmp_path / "again")
-    split(str(tmp_path / "again"), str(tmp_path / "again" / "other.json"), split_seed=5)
+    split(str(tmp_path / "again"), str(tmp_path / "again" / "other.json"), split_seed=5, label_fraction=0.5)
     if stage == "segmentation":  # or its generated images would be refused first
         shutil.rmtree(tmp_path / "runs" / "generated")
     with pytest.raises(MGCCError, match="hash of the dataset: was .*, is ") as told:
         resume(stage, dataset_dir=str(tmp_path / "again" / "other.json"))
-    assert "split_seed: was 3, is 5;" in told.value.message
+    assert "split_seed: was 0, is 5;" in told.value.message
 
 
 def test_overlays_that_the_run_did_not_have_are_refused(resume):
@@ -149,11 +149,11 @@ def test_other_generated_images_are_refused(resume, phantoms, tmp_path, way):
         resume("segmentation")
 
 
-def test_another_autoencoder_is_refused(resume, tmp_path):
-    path = tmp_path / "runs" / "autoencoder" / "vae" / WEIGHTS
-    found = weights_hash(path.parent)
-    path.write_bytes(path.read_bytes() + b" ")
-    with pytest.raises(MGCCError, match=f"the autoencoder: was {found}, is {weights_hash(path.parent)};"):
+def test_another_autoencoder_is_refused(resume, run, phantoms, tmp_path):
+    folder = tmp_path / "runs" / "autoencoder" / "vae"
+    found = weights_hash(folder)
+    run("training", "train_autoencoder.json", dataset_dir=str(phantoms), seed=42)
+    with pytest.raises(MGCCError, match=f"the autoencoder: was {found}, is {weights_hash(folder)};"):
         resume("diffusion")
 
 
@@ -185,13 +185,14 @@ def test_checkpoints_without_the_record_of_their_run_are_refused(resume, tmp_pat
         resume("segmentation")
 
 
-def test_a_checkpoint_of_another_run_is_refused(resume, begun, tmp_path):
+def test_a_checkpoint_of_another_run_is_refused(begun, run, phantoms, tmp_path):
     """Copied from elsewhere, beside the record of this one."""
+    shutil.copytree(begun / "runs", tmp_path / "runs")
     (checkpoint,) = (tmp_path / "runs" / "segmentation" / "checkpoints").iterdir()
     content = torch.load(checkpoint, weights_only=True)
     torch.save({**content, "progress": {**content["progress"], "max_iterations": 9}}, checkpoint)
     with pytest.raises(MGCCError, match="max_iterations 9, this run has 4"):
-        resume("segmentation")
+        run("training", "train.json", resume="true", dataset_dir=str(phantoms), max_iterations=4, epoch_length=2)
 
 
 def last(output: Path) -> Path:
@@ -201,9 +202,9 @@ def last(output: Path) -> Path:
 def test_what_changes_nothing_may_differ(resume, begun, phantoms, tmp_path, state_hash):
     """Other places, workers and caches, and values that are written in other words; to the bit."""
     shutil.copytree(phantoms, tmp_path / "moved")
-    same = {"learning_rate": "1e-2", "seed": 41.0, "keep_aspect": "no", "image_size": (32, 32), "consistency_weight": 7}
+    same = {"learning_rate": 1e-2, "keep_aspect": "no", "image_size": (32, 32), "consistency_weight": 7}
     free = {"num_workers": 2, "cache_num": 3, "device": "cpu", "count": 99, "diffusion_batch_size": 7}
-    resume("segmentation", dataset_dir=str(tmp_path / "moved"), generated_fraction=1, **{**same, "seed": 41, **free})
+    resume("segmentation", dataset_dir=str(tmp_path / "moved"), generated_fraction=1, **same, **free)
     assert state_hash(last(tmp_path / "runs")) == state_hash(last(begun / "whole"))
     record = json.loads((tmp_path / "runs" / "segmentation" / "run.json").read_text())
     assert record["status"] == "finished" and record["dataset"] == str(tmp_path / "moved")
