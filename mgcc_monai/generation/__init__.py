@@ -5,6 +5,7 @@ from mgcc_monai.generation.manifest import kept_images
 from mgcc_monai.generation.pipeline import LatentDiffusionPipeline
 from mgcc_monai.generation.sample import generate
 from mgcc_monai.generation.storage import (
+    files_hash,
     load_autoencoder,
     load_pipeline,
     save_autoencoder,
@@ -14,6 +15,7 @@ from mgcc_monai.generation.storage import (
 
 __all__ = [
     "LatentDiffusionPipeline",
+    "files_hash",
     "generate",
     "judge",
     "kept_images",

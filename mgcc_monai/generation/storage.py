@@ -19,6 +19,7 @@ from mgcc_monai.handlers.ema import EMA
 from mgcc_monai.security.weights import list_folder, verify_folder
 
 __all__ = [
+    "files_hash",
     "load_autoencoder",
     "load_pipeline",
     "save_autoencoder",
@@ -110,10 +111,13 @@ def load_pipeline(folder: str | Path) -> LatentDiffusionPipeline:
 
 def weights_hash(*folders: str | Path) -> str:
     """Return the sha256 of the weights that lie in folders of diffusers models, in order."""
-    digest = hashlib.sha256()
-    for folder in folders:
-        path = Path(folder) / WEIGHTS
+    paths = [Path(folder) / WEIGHTS for folder in folders]
+    for path in paths:
         if not path.is_file():
             raise MGCCError(f"{path}: there is no such file of weights; run the stage before this one.")
-        digest.update(sha256(path).encode())
-    return digest.hexdigest()
+    return files_hash(paths)
+
+
+def files_hash(paths: Iterable[str | Path]) -> str:
+    """Return the sha256 over those of files, in order."""
+    return hashlib.sha256("".join(map(sha256, paths)).encode()).hexdigest()

@@ -6,6 +6,7 @@ from mgcc_monai.handlers.detail import DetailPhase
 from mgcc_monai.handlers.discriminator import DiscriminatorStep
 from mgcc_monai.handlers.early_stop import EarlyStop
 from mgcc_monai.handlers.ema import EMA
+from mgcc_monai.handlers.ending import TrainingEnd
 from mgcc_monai.handlers.finite_guard import FiniteGuard
 from mgcc_monai.handlers.memory import OutOfMemory, is_out_of_memory
 from mgcc_monai.handlers.preemption import Preempted
@@ -13,6 +14,7 @@ from mgcc_monai.handlers.preview import ReconstructionPreview, SamplePreview
 from mgcc_monai.handlers.progress import BatchProgress, TrainingProgress
 from mgcc_monai.handlers.run_record import RunRecord
 from mgcc_monai.handlers.seed import ProgressSeed
+from mgcc_monai.handlers.training_log import TrainingLog
 
 __all__ = [
     "BatchProgress",
@@ -30,6 +32,8 @@ __all__ = [
     "ResumableCheckpoint",
     "RunRecord",
     "SamplePreview",
+    "TrainingEnd",
+    "TrainingLog",
     "TrainingProgress",
     "install_weights",
     "is_out_of_memory",

@@ -17,6 +17,7 @@ from tqdm import tqdm
 from mgcc_monai.distributed import is_main_process, rank_and_size
 from mgcc_monai.errors import MGCCError, one_line
 from mgcc_monai.files import sha256, write_file, write_json
+from mgcc_monai.handlers.ending import planned_iterations
 from mgcc_monai.handlers.preemption import Preempted, StopSignals
 from mgcc_monai.security.weights import load_checkpoint, save_atomically
 
@@ -73,6 +74,7 @@ class ResumableCheckpoint:
         interval: epochs between two saves; the last epoch is always saved.
         keep: number of files kept.
         device: device that tensors are read to.
+        record: the :class:`mgcc_monai.handlers.RunRecord`, which is told how many iterations are saved.
 
     Raises:
         MGCCError: at the start, when ``resume`` is set and there is no checkpoint, or it is of another run.
@@ -89,6 +91,7 @@ class ResumableCheckpoint:
         interval: int = 1,
         keep: int = 2,
         device: str | torch.device = "cpu",
+        record: Any = None,
     ) -> None:
         self.folder = Path(folder)
         self.objects = {name: thing for name, thing in objects.items() if thing is not None}
@@ -97,7 +100,7 @@ class ResumableCheckpoint:
         self.max_iterations = max_iterations
         self.interval = max(1, int(interval))
         self.keep = max(1, int(keep))
-        self.device = device
+        self.device, self.record = device, record
         self.signals = StopSignals()
 
     def attach(self, engine: Engine) -> None:
@@ -114,7 +117,7 @@ class ResumableCheckpoint:
     def __call__(self, engine: Engine) -> None:
         """Save, if this epoch is one to save."""
         state = engine.state
-        if state.epoch % self.interval == 0 or state.epoch == state.max_epochs:
+        if state.epoch % self.interval == 0 or state.epoch == state.max_epochs or engine.should_terminate:
             self.save(engine, f"checkpoint_epoch={state.epoch}.pt", state.epoch)
 
     def stop_if_told(self, caller: Engine, trainer: Engine) -> None:
@@ -134,6 +137,7 @@ class ResumableCheckpoint:
         done = trainer.state.epoch - 1
         path = self.save(trainer, f"checkpoint_epoch={done}_iteration={trainer.state.iteration}.pt", done)
         self.signals.rest()
+        trainer.logger.info("Saved %s.", path)
         if is_main_process():
             tqdm.write(f"Saved {path}; go on with --resume true.", file=sys.stderr)  # on a line of its own
         raise Preempted(signum)
@@ -165,6 +169,8 @@ class ResumableCheckpoint:
                 "epoch": int(self.evaluator.state.best_metric_epoch),
             }
         save_atomically(content, path)
+        if self.record is not None:
+            self.record.update(iterations=state.iteration)
         for old in [*checkpoints(self.folder)[: -self.keep], *self.folder.glob(".checkpoint_epoch=*.tmp")]:
             old.unlink(missing_ok=True)  # the latter are what a killed process has left
         return path
@@ -195,9 +201,13 @@ class ResumableCheckpoint:
         if self.evaluator is not None and "best" in content:
             self.evaluator.state.best_metric = content["best"]["metric"]
             self.evaluator.state.best_metric_epoch = content["best"]["epoch"]
-        logger.info("Resumed from %s, iteration %d.", newest, progress["iteration"])
-        if progress["iteration"] == (progress["epoch"] + 1) * progress["epoch_length"]:  # its end was cut off
-            engine.state.epoch += 1
+        for log in (logger, engine.logger):
+            log.info("Resumed from %s, iteration %d.", newest, progress["iteration"])
+        going = progress["epoch"] < engine.state.max_epochs
+        end = min((progress["epoch"] + 1) * progress["epoch_length"], planned_iterations(engine, self.max_iterations))
+        cut_off = going and progress["iteration"] >= end  # in the end of an epoch
+        if cut_off or (not going and content.get("best", {"epoch": 1})["epoch"] < 1):  # or ended without a validation
+            engine.state.epoch += cut_off
             engine.fire_event(Events.EPOCH_COMPLETED)
 
 

@@ -33,5 +33,6 @@ class EarlyStop:
         """Stop if the best epoch lies too far back."""
         best = self.evaluator.state.best_metric_epoch
         if self.patience > 0 and best > 0 and engine.state.epoch - best >= self.patience:
-            logger.info("Stopped at epoch %d: no better validation since epoch %d.", engine.state.epoch, best)
+            for log in (logger, engine.logger):
+                log.info("Stopped at epoch %d: no better validation since epoch %d.", engine.state.epoch, best)
             engine.terminate()

@@ -8,6 +8,7 @@ from ignite.engine import Engine, Events
 from tqdm import tqdm
 
 from mgcc_monai.distributed import is_main_process
+from mgcc_monai.handlers.ending import planned_iterations
 
 __all__ = ["BatchProgress", "TrainingProgress"]
 
@@ -19,10 +20,18 @@ class TrainingProgress:
         evaluator: the validation engine, whose key metric is shown.
         loss_function: a loss with ``parts``, a dict of its parts' values.
         name: what stands before the bar.
+        max_iterations: length of the training; None for whole epochs.
     """
 
-    def __init__(self, evaluator: Engine | None = None, loss_function: Any = None, name: str = "training") -> None:
+    def __init__(
+        self,
+        evaluator: Engine | None = None,
+        loss_function: Any = None,
+        name: str = "training",
+        max_iterations: int | None = None,
+    ) -> None:
         self.evaluator, self.loss_function, self.name = evaluator, loss_function, name
+        self.max_iterations = max_iterations
         self.bar: tqdm | None = None
 
     def attach(self, engine: Engine) -> None:
@@ -36,7 +45,7 @@ class TrainingProgress:
         """Show the bar once, from where a resumed run goes on."""
         if self.bar is not None:
             return
-        total = engine.state.max_epochs * engine.state.epoch_length
+        total = planned_iterations(engine, self.max_iterations)
         self.bar = tqdm(
             total=total, initial=engine.state.iteration, desc=self.name, unit="it", disable=not is_main_process()
         )

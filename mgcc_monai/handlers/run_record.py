@@ -14,7 +14,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from mgcc_monai.distributed import is_main_process, wait
+from mgcc_monai.distributed import is_main_process, rank_and_size, wait
+from mgcc_monai.errors import MGCCError
 from mgcc_monai.files import set_aside, write_json
 from mgcc_monai.options import active_parser, literal
 
@@ -40,7 +41,7 @@ class RunRecord:
         self, folder: str, header: Mapping[str, Any], inference: str | None = None, resume: bool = False
     ) -> None:
         self.folder = Path(folder).absolute()
-        self.header = dict(header)
+        self.header = {**header, "processes": rank_and_size()[1]}
         self.inference = inference
         self.resume = resume
         self.parser = active_parser()
@@ -99,7 +100,17 @@ class RunRecord:
             write_json(self.folder / "run.json", self.content)
 
     def finish(self, status: str = "finished") -> None:
-        """Note the end and the seconds that it took."""
+        """Note the end and the seconds that it took.
+
+        Raises:
+            MGCCError: when a segmenter is said to be finished and has no weights.
+        """
+        if status == "finished" and self.inference is not None and is_main_process():
+            if not (self.folder / "model.pt").is_file():
+                raise MGCCError(
+                    f"{self.folder / 'model.pt'}: there is no such file, so the training ends without weights; leave "
+                    "--resume out to train anew."
+                )
         self.update(status=status, ended=_now(), seconds=round(time.time() - self.begun, 1))
 
     def write_inference(self, threshold: float) -> None:

@@ -1,12 +1,12 @@
 """The first items of every run: options, data and weights are checked before any work."""
 
 from mgcc_monai.preflight.generation import check_autoencoder, check_generator, check_generator_data, check_origin
+from mgcc_monai.preflight.resume import check_resume
 from mgcc_monai.preflight.segmentation import (
     build,
     check_evaluation,
     check_inference,
     check_options,
-    check_resume,
     check_training,
     check_weights,
     read_run,

@@ -16,7 +16,6 @@ from mgcc_monai.data.datalist import ALL_LISTS, load_datalist
 from mgcc_monai.data.integrity import check_dataset
 from mgcc_monai.data.reader import image_stem, read_image, read_mask
 from mgcc_monai.errors import MGCCError, raise_faults
-from mgcc_monai.handlers.checkpoint import newest_checkpoint
 from mgcc_monai.security import weights
 
 __all__ = [
@@ -24,7 +23,6 @@ __all__ = [
     "check_evaluation",
     "check_inference",
     "check_options",
-    "check_resume",
     "check_training",
     "check_weights",
     "read_run",
@@ -134,12 +132,6 @@ def check_training(
     if not validation:
         faults.append("list 'validation': empty, so no best weights can be chosen; prepare more images.")
     raise_faults(faults + check_data(datalist, unlabeled), "training data")
-
-
-def check_resume(folder: str, resume: Any) -> None:
-    """Check, before anything is written, that there is a checkpoint in ``folder`` where one is to be resumed from."""
-    if options.boolean(resume, "resume"):
-        newest_checkpoint(folder)
 
 
 def check_weights(network: torch.nn.Module, path: str) -> None:

@@ -56,6 +56,19 @@ def test_resumed_training_of_two_ranks(train, state_hash, tmp_path, stage):
     assert state_hash(tmp_path / "parts" / name) == state_hash(tmp_path / "whole" / name)
 
 
+def test_two_ranks_end_after_exactly_the_iterations_asked_for(train, tmp_path):
+    """Their last epoch is shorter; a resume by another number of processes, whose steps would be others, is refused."""
+    assert train("segmentation", "runs", max_iterations=4).wait(timeout=300) == 0
+    folder, printed = tmp_path / "runs" / "segmentation", tmp_path / "printed.txt"
+    assert load_checkpoint(folder / "checkpoints/checkpoint_epoch=2.pt")["progress"]["iteration"] == 4
+    record = json.loads((folder / "run.json").read_text())
+    assert (record["iterations"], record["processes"], record["status"]) == (4, 2, "finished")
+    assert (folder / "training.log").read_text().count(", validation: ") == 2
+    assert train("segmentation", "runs", ranks=1, max_iterations=4, resume="true").wait(timeout=300) == 1
+    assert "number of processes: was 2, is 1;" in printed.read_text()
+    assert json.loads((folder / "run.json").read_text()) == record
+
+
 @pytest.mark.long
 def test_sigterm_to_torchrun_saves_and_is_gone_on_with(train, state_hash, tmp_path):
     """The agent hands it on; both processes stop at one iteration, which may be any."""
