@@ -8,35 +8,27 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import torch
-from monai.bundle import ConfigParser
-
 from mgcc_monai import options
 from mgcc_monai.data.datalist import ALL_LISTS, load_datalist
 from mgcc_monai.data.integrity import check_dataset
 from mgcc_monai.data.reader import image_stem, read_image, read_mask
 from mgcc_monai.errors import MGCCError, raise_faults
 from mgcc_monai.handlers.checkpoint import newest_checkpoint
-from mgcc_monai.security import weights
-from mgcc_monai.security.bundle_check import check_definition
 
 __all__ = [
-    "build",
     "check_evaluation",
     "check_inference",
     "check_options",
     "check_resume",
     "check_training",
-    "check_weights",
     "read_run",
-    "read_settings",
 ]
 
 logger = logging.getLogger(__name__)
 
 _COMPARED = 2000  # images up to which near-duplicates are looked for before a training
 
-_TRAIN_FIRST = "train first, or give the --output_dir of a finished training."
+TRAIN_FIRST = "train first, or give the --output_dir of a finished training."
 
 
 def check_options(bundle_root: str, standalone: bool = False) -> None:
@@ -143,12 +135,6 @@ def check_resume(folder: str, resume: Any) -> None:
         newest_checkpoint(folder)
 
 
-def check_weights(network: torch.nn.Module, path: str) -> None:
-    """Check that weights, if any are named, belong to the network; see ``security.weights.check_fits``."""
-    if path:
-        weights.check_fits(network, path)
-
-
 def check_inference(paths: Sequence[str], dataset_dir: str, output_dir: str, crop: Any = None) -> None:
     """Check the images to segment, and that no mask would overwrite an image or another mask.
 
@@ -193,7 +179,7 @@ def check_evaluation(
             every unreadable file.
     """
     if "missing" in run:
-        raise MGCCError(f"{run['missing']}: there is no such file; {_TRAIN_FIRST}")
+        raise MGCCError(f"{run['missing']}: there is no such file; {TRAIN_FIRST}")
     if run.get("dataset_hash") != datalist["hash"] and not Path(run.get("dataset", "")).exists():
         logger.warning(
             "The weights were trained on another dataset, %s, which is gone: that none of these images is in it cannot "
@@ -219,34 +205,8 @@ def check_evaluation(
     raise_faults(check_items(items), f"list '{name}'")
 
 
-def read_settings(path: str, default: str) -> dict[str, Any]:
-    """Read a run's own ``inference.json``: network, sizes, statistics and threshold of its weights.
-
-    Args:
-        path: the run's file.
-        default: the bundle's file, read where there is no run yet, so that clients can look at the workflow.
-
-    Raises:
-        MGCCError: when there is neither.
-    """
-    for file in (Path(path), Path(default)):
-        if file.is_file():
-            return json.loads(file.read_text())
-    raise MGCCError(f"{path}: there is no such file; {_TRAIN_FIRST}")
-
-
 def read_run(folder: str) -> dict[str, Any]:
     """Read a run's ``run.json``; where there is none, what is needed to look at the workflow, without a ``stage``."""
     path = Path(folder) / "run.json"
     none = {"preset": "", "method": "", "seed": 0, "unlabeled_lists": []}
     return json.loads(path.read_text()) if path.is_file() else {**none, "missing": str(path)}
-
-
-def build(definition: Mapping[str, Any]) -> Any:
-    """Build the component that a ``_target_`` dictionary of a run's settings describes.
-
-    Raises:
-        MGCCError: when it names anything that ``check-bundle`` would not let pass; settings come with weights.
-    """
-    check_definition(definition, "the run's inference.json")
-    return ConfigParser({"component": dict(definition)}).get_parsed_content("component")

@@ -45,6 +45,8 @@ _PACKAGES = (
     "diffusers.",
 )
 _SINGLE = {
+    "mgcc_monai.lock.hold",
+    "mgcc_monai.lock.release",
     "mgcc_monai.options.boolean",
     "mgcc_monai.options.whole",
     "monai.utils.set_determinism",
