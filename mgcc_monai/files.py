@@ -132,19 +132,25 @@ def write_table(path: str | Path, columns: Sequence[str], rows: Sequence[Mapping
     return write_file(path, text.getvalue())
 
 
-def set_aside(folder: str | Path) -> Path | None:
-    """Move a folder that holds anything to ``<folder>.previous-N``, so that nothing in it is lost.
+def set_aside(path: str | Path) -> Path | None:
+    """Move a file, or a folder that holds anything, to ``<path>.previous-N``, so that nothing in it is lost.
 
     Returns:
         where it lies now; None where there was nothing to move.
+
+    Raises:
+        MGCCError: when it cannot be moved, as in a folder that may not be written to.
     """
-    folder = Path(folder)
-    if not folder.is_dir() or not any(folder.iterdir()):
-        return None
-    number = 1
-    while (previous := folder.with_name(f"{folder.name}.previous-{number}")).exists():
-        number += 1
-    return folder.rename(previous)
+    path = Path(path)
+    try:
+        if not path.is_file() and (not path.is_dir() or not any(path.iterdir())):
+            return None
+        number = 1
+        while (previous := path.with_name(f"{path.name}.previous-{number}")).exists():
+            number += 1
+        return path.rename(previous)
+    except OSError as error:
+        raise MGCCError(f"{path}: cannot be moved aside ({error.strerror}); move it, or name another folder.") from None
 
 
 def sha256(path: str | Path) -> str:

@@ -21,6 +21,7 @@ from mgcc_monai.errors import MGCCError, raise_faults
 from mgcc_monai.files import sha256, write_json
 from mgcc_monai.handlers.checkpoint import checkpoints
 from mgcc_monai.handlers.preemption import SIGNALS, run_and_forward
+from mgcc_monai.lock import check_free, hold, release
 from mgcc_monai.options import known_names, nearest, wrong_values
 
 __all__ = ["STAGES", "Stage", "fit"]
@@ -77,13 +78,17 @@ def fit(
         settings: any name at the top of a stage's config, such as --count 500 or --max_iterations 2000.
 
     Raises:
-        MGCCError: when an option does not exist, the data are missing, or a stage failed.
+        MGCCError: when an option does not exist, another run is using the folder, the data are missing, or a stage
+            failed.
     """
     root = _find_bundle(bundle_root)
     output = Path(str(output_dir)).absolute()
     _check_settings(settings, root / "configs")
     overlays = [*_overlay(root, "presets", preset, "paper"), *_overlay(root, "methods", method, "mgcc")]
     stages = _needed(root, overlays, settings)
+    for stage in stages:
+        check_free(output / stage.folder)
+    hold(output, inside=True)
     data = Path(str(dataset_dir)).absolute() if dataset_dir else Path(embedded_phantoms(output))
     data_hash = load_datalist(data)["hash"]
     begun = time.time()
@@ -109,6 +114,7 @@ def fit(
             raise MGCCError(f"{output / stage.folder}: {stage.name} ended without {', '.join(stage.outputs)}.")
         done = {"key": key, "foreign": foreign, "made": made, "seconds": round(seconds, 1)}
         _note(output, stage.name, done)
+    release(output, inside=True)
     print(f"{len(stages)} stages done in {_clock(time.time() - begun)}: {output}", flush=True)
 
 

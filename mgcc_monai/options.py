@@ -20,7 +20,7 @@ from monai.utils import optional_import
 
 from mgcc_monai.errors import MGCCError, one_line, raise_faults
 
-__all__ = ["active_parser", "boolean", "check_options", "literal", "whole"]
+__all__ = ["active_parser", "active_workflow", "boolean", "check_options", "literal", "whole"]
 
 _WORDS = {"true": True, "1": True, "yes": True, "on": True, "false": False, "0": False, "no": False, "off": False}
 _FROM_ZERO = ("seed", "cache_num", "preview_count")  # of whole numbers whose default is not 0; and *_warmup
@@ -79,16 +79,24 @@ def active_parser() -> ConfigParser | None:
 
     A bundle's expressions have no name for their own config; the parser stands on the call stack.
     """
-    frame = inspect.currentframe()
-    parser = None
+    workflow = active_workflow()
+    if workflow is not None:
+        return workflow.parser
+    return next((holder for holder in reversed(_holders()) if isinstance(holder, ConfigParser)), None)
+
+
+def active_workflow() -> ConfigWorkflow | None:
+    """Return the workflow that is evaluating the caller, if one is."""
+    return next((holder for holder in _holders() if isinstance(holder, ConfigWorkflow)), None)
+
+
+def _holders() -> list[Any]:
+    """Return the objects whose methods stand on the call stack, innermost first."""
+    frame, holders = inspect.currentframe(), []
     while frame is not None:
-        holder = frame.f_locals.get("self")
-        if isinstance(holder, ConfigWorkflow):
-            return holder.parser
-        if isinstance(holder, ConfigParser):
-            parser = holder
+        holders.append(frame.f_locals.get("self"))
         frame = frame.f_back
-    return parser
+    return holders
 
 
 def literal(parser: ConfigParser, id: str) -> Any:

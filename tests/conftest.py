@@ -79,6 +79,19 @@ def bundle(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
+def describe(bundle: Path):
+    """``describe(*names)``: let configs of the copied bundle, by default all, describe the network of ``tiny.yaml``."""
+
+    def edit(*names: str) -> None:
+        for name in names or ("train.json", "inference.json"):
+            content = json.loads((bundle / "configs" / name).read_text())
+            (content if "channels" in content else content["network_def"])["channels"] = [4, 4, 8, 8, 16]
+            (bundle / "configs" / name).write_text(json.dumps(content, indent=4) + "\n")
+
+    return edit
+
+
+@pytest.fixture
 def run(bundle: Path, tmp_path: Path):
     """``run(run_id, *config names, **overrides)``: a workflow of the copied bundle, in this process."""
 

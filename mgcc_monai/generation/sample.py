@@ -23,6 +23,7 @@ from mgcc_monai.generation import manifest
 from mgcc_monai.generation.pipeline import LatentDiffusionPipeline
 from mgcc_monai.generation.schedulers import new_scheduler
 from mgcc_monai.handlers.memory import is_out_of_memory
+from mgcc_monai.lock import held
 from mgcc_monai.options import whole
 
 __all__ = ["generate"]
@@ -70,7 +71,8 @@ def generate(
         the manifest's lines, by index.
 
     Raises:
-        MGCCError: for an argument that cannot be, a full disk or too little memory. What was finished is kept.
+        MGCCError: for an argument that cannot be, a folder that another run is using, a full disk or too little
+            memory. What was finished is kept.
     """
     if indices is None and count is None:
         raise MGCCError("count: say how many images to make, or name their indices.")
@@ -109,14 +111,15 @@ def generate(
         "dataset_hash": dataset_hash or pipeline.config.provenance.get("dataset_hash", ""),
     }
     folder = Path(folder).absolute()
-    if is_main_process():
-        _open(folder, settings)
-    wait()
-    _make(pipeline, folder, classes, settings, options)
-    wait()
-    if is_main_process():
-        manifest.merge(folder, classes if indices is None else None)
-    wait()
+    with held(folder):
+        if is_main_process():
+            _open(folder, settings)
+        wait()
+        _make(pipeline, folder, classes, settings, options)
+        wait()
+        if is_main_process():
+            manifest.merge(folder, classes if indices is None else None)
+        wait()
     return manifest.read(folder)
 
 

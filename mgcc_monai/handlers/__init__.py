@@ -1,6 +1,7 @@
 """Handlers for the ignite engines of MONAI."""
 
-from mgcc_monai.handlers.checkpoint import BestWeights, ResumableCheckpoint, install_weights
+from mgcc_monai.handlers.best_weights import BestWeights, install_weights
+from mgcc_monai.handlers.checkpoint import ResumableCheckpoint
 from mgcc_monai.handlers.clip import GradientClipping
 from mgcc_monai.handlers.detail import DetailPhase
 from mgcc_monai.handlers.discriminator import DiscriminatorStep

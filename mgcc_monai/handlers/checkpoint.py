@@ -1,8 +1,7 @@
-"""Files of a training run: checkpoints to go on from, and the best weights with what is needed to use them."""
+"""Checkpoints of a training run, to go on from."""
 
 from __future__ import annotations
 
-import json
 import logging
 import re
 import sys
@@ -16,12 +15,11 @@ from tqdm import tqdm
 
 from mgcc_monai.distributed import is_main_process, rank_and_size
 from mgcc_monai.errors import MGCCError, one_line
-from mgcc_monai.files import sha256, write_file, write_json
 from mgcc_monai.handlers.ending import planned_iterations
 from mgcc_monai.handlers.preemption import Preempted, StopSignals
 from mgcc_monai.security.weights import load_checkpoint, save_atomically
 
-__all__ = ["BestWeights", "ResumableCheckpoint", "install_weights"]
+__all__ = ["ResumableCheckpoint"]
 
 logger = logging.getLogger(__name__)
 
@@ -209,61 +207,3 @@ class ResumableCheckpoint:
         if cut_off or (not going and content.get("best", {"epoch": 1})["epoch"] < 1):  # or ended without a validation
             engine.state.epoch += cut_off
             engine.fire_event(Events.EPOCH_COMPLETED)
-
-
-class BestWeights:
-    """Keep the network's weights of the best validation, beside an ``inference.json`` that uses them as they are.
-
-    Args:
-        network: the network.
-        record: the :class:`mgcc_monai.handlers.RunRecord` of this run, which knows the settings.
-        threshold_metric: name of the validation metric that is the best threshold, stored with the weights.
-    """
-
-    def __init__(self, network: torch.nn.Module, record: Any, threshold_metric: str = "val_threshold") -> None:
-        self.network = network
-        self.record = record
-        self.threshold_metric = threshold_metric
-
-    def attach(self, engine: Engine) -> None:
-        """Attach to the validation engine."""
-        engine.add_event_handler(Events.COMPLETED, self)
-
-    def __call__(self, engine: Engine) -> None:
-        """Save if this validation is the best so far."""
-        state = engine.state
-        if state.best_metric_epoch != state.epoch or not is_main_process():
-            return
-        save_atomically(self.network.state_dict(), self.record.folder / "model.pt")
-        threshold = float(state.metrics.get(self.threshold_metric, 0.5))
-        best = {"epoch": int(state.epoch), state.key_metric_name: float(state.best_metric), "threshold": threshold}
-        self.record.write_inference(threshold)
-        self.record.update(best=best)
-
-
-def install_weights(folder: str, models: str) -> Path | None:
-    """Put a run's best weights into the bundle in one step, and keep the ones before.
-
-    ``model.pt`` and its ``inference.json`` go to ``models``; an older ``model.pt`` becomes ``model.previous.pt``.
-
-    Args:
-        folder: the run's segmentation folder.
-        models: the bundle's folder of weights.
-
-    Returns:
-        the installed file; None where the folder cannot be written, which is logged.
-    """
-    source, target = Path(folder) / "model.pt", Path(models) / "model.pt"
-    if not is_main_process() or not source.is_file():
-        return None
-    settings = json.loads((Path(folder) / "inference.json").read_text())
-    settings["bundle_root"] = str(target.parent.absolute())
-    try:
-        if target.is_file() and sha256(target) != sha256(source):
-            write_file(target.with_name("model.previous.pt"), target.read_bytes())
-        write_file(target, source.read_bytes())
-        write_json(target.with_name("inference.json"), settings)
-    except MGCCError as error:
-        logger.warning("The weights stay in %s alone. %s", folder, error)
-        return None
-    return target

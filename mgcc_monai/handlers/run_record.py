@@ -17,6 +17,7 @@ from typing import Any
 from mgcc_monai.distributed import is_main_process, rank_and_size, wait
 from mgcc_monai.errors import MGCCError
 from mgcc_monai.files import set_aside, write_json
+from mgcc_monai.lock import hold, release
 from mgcc_monai.options import active_parser, literal
 
 __all__ = ["RunRecord"]
@@ -49,13 +50,18 @@ class RunRecord:
         self.begun = 0.0
 
     def start(self) -> None:
-        """Make the folder and write what is known before the run; other processes wait for it."""
+        """Take the folder and write what is known before the run; other processes wait for it.
+
+        Raises:
+            MGCCError: when another run is using the folder.
+        """
         self.begun = time.time()
         if is_main_process():
             self._open()
         wait()
 
     def _open(self) -> None:
+        hold(self.folder)
         if not self.resume:
             set_aside(self.folder)
         self.folder.mkdir(parents=True, exist_ok=True)
@@ -100,7 +106,7 @@ class RunRecord:
             write_json(self.folder / "run.json", self.content)
 
     def finish(self, status: str = "finished") -> None:
-        """Note the end and the seconds that it took.
+        """Note the end and the seconds that it took, and give the folder back.
 
         Raises:
             MGCCError: when a segmenter is said to be finished and has no weights.
@@ -112,16 +118,27 @@ class RunRecord:
                     "--resume out to train anew."
                 )
         self.update(status=status, ended=_now(), seconds=round(time.time() - self.begun, 1))
+        release(self.folder)
 
-    def write_inference(self, threshold: float) -> None:
-        """Write the run's ``inference.json``: the bundle's, with this run's network, statistics and threshold."""
+    def write_inference(self, threshold: float, sha256: str) -> None:
+        """Write the run's ``inference.json``: the bundle's, with this run's network, statistics and threshold.
+
+        Args:
+            threshold: chosen for the weights.
+            sha256: of the weights, which lie beside it as ``model.pt``.
+        """
         if self.inference is None or self.parser is None:
             return
         settings = json.loads(Path(self.inference).read_text())
         for name in ("network_def", "image_size", "keep_aspect", "image_mean", "image_std"):
             if name in settings and name in self.parser.config:
                 settings[name] = literal(self.parser, name)
-        settings.update(threshold=threshold, bundle_root=str(self.folder), ckpt_path="$@bundle_root + '/model.pt'")
+        settings.update(
+            bundle_root="$mgcc_monai.preflight.config_folder()",
+            ckpt_path="$mgcc_monai.preflight.own_weights(@ckpt_sha256)",
+            ckpt_sha256=sha256,
+            threshold=threshold,
+        )
         write_json(self.folder / "inference.json", settings)
 
 

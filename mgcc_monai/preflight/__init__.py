@@ -3,16 +3,14 @@
 from mgcc_monai.preflight.generation import check_autoencoder, check_generator, check_generator_data, check_origin
 from mgcc_monai.preflight.resume import check_resume
 from mgcc_monai.preflight.segmentation import (
-    build,
     check_evaluation,
     check_inference,
     check_options,
     check_training,
-    check_weights,
     read_run,
-    read_settings,
 )
 from mgcc_monai.preflight.shapes import check_autoencoder_shape, check_denoiser_shape, check_segmenter_shape
+from mgcc_monai.preflight.weights import build, check_weights, config_folder, own_weights, read_settings
 
 __all__ = [
     "build",
@@ -29,6 +27,8 @@ __all__ = [
     "check_segmenter_shape",
     "check_training",
     "check_weights",
+    "config_folder",
+    "own_weights",
     "read_run",
     "read_settings",
 ]

@@ -8,32 +8,25 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import torch
-from monai.bundle import ConfigParser
-
-from mgcc_monai import networks, options
+from mgcc_monai import options
 from mgcc_monai.data.datalist import ALL_LISTS, load_datalist
 from mgcc_monai.data.integrity import check_dataset
 from mgcc_monai.data.reader import image_stem, read_image, read_mask
 from mgcc_monai.errors import MGCCError, raise_faults
-from mgcc_monai.security import weights
 
 __all__ = [
-    "build",
     "check_evaluation",
     "check_inference",
     "check_options",
     "check_training",
-    "check_weights",
     "read_run",
-    "read_settings",
 ]
 
 logger = logging.getLogger(__name__)
 
 _COMPARED = 2000  # images up to which near-duplicates are looked for before a training
 
-_TRAIN_FIRST = "train first, or give the --output_dir of a finished training."
+TRAIN_FIRST = "train first, or give the --output_dir of a finished training."
 
 
 def check_options(bundle_root: str, standalone: bool = False) -> None:
@@ -134,12 +127,6 @@ def check_training(
     raise_faults(faults + check_data(datalist, unlabeled), "training data")
 
 
-def check_weights(network: torch.nn.Module, path: str) -> None:
-    """Check that weights, if any are named, belong to the network; see ``security.weights.check_fits``."""
-    if path:
-        weights.check_fits(network, path)
-
-
 def check_inference(paths: Sequence[str], dataset_dir: str, output_dir: str, crop: Any = None) -> None:
     """Check the images to segment, and that no mask would overwrite an image or another mask.
 
@@ -184,7 +171,7 @@ def check_evaluation(
             every unreadable file.
     """
     if "missing" in run:
-        raise MGCCError(f"{run['missing']}: there is no such file; {_TRAIN_FIRST}")
+        raise MGCCError(f"{run['missing']}: there is no such file; {TRAIN_FIRST}")
     if run.get("dataset_hash") != datalist["hash"] and not Path(run.get("dataset", "")).exists():
         logger.warning(
             "The weights were trained on another dataset, %s, which is gone: that none of these images is in it cannot "
@@ -210,52 +197,8 @@ def check_evaluation(
     raise_faults(check_items(items), f"list '{name}'")
 
 
-def read_settings(path: str, default: str) -> dict[str, Any]:
-    """Read a run's own ``inference.json``: network, sizes, statistics and threshold of its weights.
-
-    Args:
-        path: the run's file.
-        default: the bundle's file, read where there is no run yet, so that clients can look at the workflow.
-
-    Raises:
-        MGCCError: when there is neither.
-    """
-    for file in (Path(path), Path(default)):
-        if file.is_file():
-            return json.loads(file.read_text())
-    raise MGCCError(f"{path}: there is no such file; {_TRAIN_FIRST}")
-
-
 def read_run(folder: str) -> dict[str, Any]:
     """Read a run's ``run.json``; where there is none, what is needed to look at the workflow, without a ``stage``."""
     path = Path(folder) / "run.json"
     none = {"preset": "", "method": "", "seed": 0, "unlabeled_lists": []}
     return json.loads(path.read_text()) if path.is_file() else {**none, "missing": str(path)}
-
-
-def build(definition: Mapping[str, Any]) -> Any:
-    """Build the network that a run's settings describe.
-
-    Args:
-        definition: a ``_target_`` dictionary of plain values; settings come with weights, perhaps from a stranger.
-
-    Raises:
-        MGCCError: when it names anything but the networks of this package, or holds an expression.
-    """
-    raise_faults([f"the run's inference.json: {fault}" for fault in _foreign(definition)], "network_def")
-    return ConfigParser({"component": dict(definition)}).get_parsed_content("component")
-
-
-def _foreign(value: Any, place: str = "network_def", key: str = "") -> list[str]:
-    """Whatever would run other code than ours, a line each."""
-    advice = "use the settings that a training of yours wrote."
-    if isinstance(value, Mapping):
-        return [fault for k, v in value.items() for fault in _foreign(v, f"{place}#{k}", str(k))]
-    if isinstance(value, list):
-        return [fault for number, v in enumerate(value) for fault in _foreign(v, f"{place}#{number}")]
-    if key == "_target_":
-        ours = str(value).removeprefix("mgcc_monai.networks.") in networks.__all__
-        return [] if ours else [f"{place}: {value!r} is no network of mgcc_monai; {advice}"]
-    if key.startswith("_") or (isinstance(value, str) and value[:1] in ("$", "@", "%")):
-        return [f"{place}: {value!r} is no plain value; {advice}"]
-    return []

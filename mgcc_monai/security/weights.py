@@ -18,6 +18,7 @@ from mgcc_monai.files import sha256, write_atomically, write_json
 __all__ = [
     "LISTING",
     "check_fits",
+    "check_sha256",
     "list_folder",
     "load_checkpoint",
     "load_state_dict",
@@ -172,6 +173,25 @@ def load_state_dict(path: str | Path, map_location: Any = "cpu") -> dict[str, to
     if not isinstance(content, dict) or not content or not all(isinstance(v, torch.Tensor) for v in content.values()):
         raise MGCCError(f"{path}: holds no state dict (names with tensors); save network.state_dict() in it.")
     return content
+
+
+def check_sha256(path: str | Path, expected: str) -> None:
+    """Check that weights are those that settings were written for.
+
+    Args:
+        path: the file of weights.
+        expected: its sha256 as the settings have it; empty where they have none.
+
+    Raises:
+        MGCCError: when they are others.
+    """
+    found = sha256(path)
+    if expected and found != str(expected).lower():
+        raise MGCCError(
+            f"{path}: its sha256 is {found[:12]}..., and the inference.json in use was written for {expected[:12]}...: "
+            "threshold and statistics in it are those of other weights. Use the inference.json of these weights; if "
+            "their training was killed while it saved, go on with it by --resume true."
+        )
 
 
 def check_fits(network: torch.nn.Module, path: str | Path) -> None:

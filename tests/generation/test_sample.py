@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import resource
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -278,3 +280,16 @@ def test_what_cannot_be_is_refused_before_anything_is_moved(pipeline, tmp_path, 
     assert "\n" not in str(error.value)
     assert [path.name for path in tmp_path.iterdir()] == ["generated"]
     assert [path.name for path in folder.iterdir()] == ["precious.txt"]
+
+
+def test_a_folder_in_use_is_refused_and_left_as_it_is(pipeline, tmp_path):
+    """By another run of the same settings, of others, and by one that adds an image."""
+    generate(pipeline, tmp_path / "generated", count=2, **FEW)
+    assert [path.name for path in tmp_path.iterdir()] == ["generated"]
+    before = files_of(tmp_path / "generated")
+    lock = {"pid": os.getppid(), "host": socket.gethostname(), "started": ""}  # pytest's parent lives
+    (tmp_path / ".generated.lock").write_text(json.dumps(lock))
+    for options in ({"count": 3}, {"count": 2, "guidance_scale": 2.0}, {"indices": [9]}):
+        with pytest.raises(MGCCError, match=f"in use by another run .process {os.getppid()}."):
+            generate(pipeline, tmp_path / "generated", **FEW, **options)
+    assert files_of(tmp_path / "generated") == before and len(list(tmp_path.iterdir())) == 2
