@@ -18,7 +18,7 @@ _UNSIGNED, _SIGNED, _FLOAT = 1, 2, 3
 
 
 class Tiff(TiffImagePlugin.TiffImageFile):
-    """Pillow's TIFF file. Open it with a file object: given a path, Pillow scrambles uncompressed pages that are turned.
+    """Pillow's TIFF file. Open it with a file object: given a path, Pillow scrambles turned uncompressed pages.
 
     Pillow does not know 16-bit big-endian WhiteIsZero nor unsigned 32-bit big-endian values, inverts up to 8 bits only,
     takes signed bytes for unsigned ones, and swaps the bytes of compressed big-endian pages once too often. Such pages
@@ -54,7 +54,9 @@ class Tiff(TiffImagePlugin.TiffImageFile):
         """HW values of a grey page of more than 8 bits, or of signed ones; white is the largest."""
         values = np.asarray(self)
         same_size = values.dtype.itemsize == self._type.itemsize
-        values = values.view(self._type.newbyteorder(values.dtype.byteorder)) if same_size else values.astype(self._type)
+        values = (
+            values.view(self._type.newbyteorder(values.dtype.byteorder)) if same_size else values.astype(self._type)
+        )
         values = values.byteswap() if self._swapped else values
         if not self.white_is_zero:
             return values

@@ -25,7 +25,8 @@ class UltrasoundReader(ImageReader):
     """Reads PNG, JPEG, BMP, TIFF, NIfTI and DICOM ultrasound into the same grey array, one frame of each.
 
     The same picture gives the same array whatever its file. No field of a header and no EXIF goes into the meta data;
-    they hold the affine (of a NIfTI its own, else the size of a pixel), the shape, and ``spacing``, (row, column) in mm or NaN where it is unknown.
+    they hold the affine (of a NIfTI its own, else of the size of a pixel), the shape, and ``spacing``, (row, column) in
+    mm or NaN where it is unknown.
 
     Args:
         frame: of files with several: ``first``, ``middle`` or a number from 1. A path of

@@ -73,7 +73,9 @@ def check_items(items: Sequence[Mapping[str, Any]], crop: Any = None) -> list[st
                         f"{image.shape[1]} x {image.shape[0]}; give masks of their images' size."
                     )
                 if lay_on(item["image"], item["label"], label) is not label:
-                    faults.append(f"{item['label']}: its axes run otherwise than its image's; run prepare, which turns it.")
+                    faults.append(
+                        f"{item['label']}: its axes run otherwise than its image's; run prepare, which turns it."
+                    )
         except MGCCError as error:
             faults.append(error.message)
     return list(dict.fromkeys(faults))  # what is wrong with a file is told once, not for every frame of it

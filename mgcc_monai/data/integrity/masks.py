@@ -182,7 +182,9 @@ MASK_CHECKS = (  # of items with a mask; those of its pixels where it could be r
     Check("several-labels", FAULT, "masks of more than two values", lambda pair: _values(pair, True), _SAVE),
     Check("soft-mask", FAULT, "masks with grey levels between", lambda pair: _values(pair, False), _PNG),
     Check("mask-size", FAULT, "masks' sizes against their images'", _size, "give masks of their images' size"),
-    Check("mask-axes", FAULT, "NIfTI masks' axes against their images'", _axes, "run prepare, which turns flipped axes"),
+    Check(
+        "mask-axes", FAULT, "NIfTI masks' axes against their images'", _axes, "run prepare, which turns flipped axes"
+    ),
 )
 PIXEL_CHECKS = (
     Check("jpeg-mask", FAULT, "masks blurred by JPEG", lambda pair: _otherwise(pair, True), _SAVE),
