@@ -238,22 +238,29 @@ def read_frame(path: str | Path, index: int) -> np.ndarray:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            values = pydicom.pixels.pixel_array(path, index=index, ds_out=dataset)
+            values = pydicom.pixels.pixel_array(path, index=index, ds_out=dataset, correct_unused_bits=False)
+            bits = int(dataset.BitsStored)
+            values = _within_bits(path, values, bits)
             if dataset.PhotometricInterpretation == "PALETTE COLOR":
                 return _from_palette(values, dataset, pydicom.pixels.apply_color_lut)
     except Exception as error:  # decoders raise anything
         raise _undecoded(path, header.syntax, error) from error
-    bits = int(dataset.BitsStored)
-    low, high = (-(2 ** (bits - 1)), 2 ** (bits - 1) - 1) if values.dtype.kind == "i" else (0, 2**bits - 1)
-    if values.min() < low or values.max() > high:
-        found = f"values of {values.min()} to {values.max()}, where BitsStored {bits} allows {low} to {high}"
-        raise MGCCError(f"{path}: holds {found}; export it again")
     if values.ndim == 3:
         return (values >> max(bits - 8, 0)).astype(np.uint8)
     if dataset.PhotometricInterpretation == "MONOCHROME1":
         signed = values.dtype.kind == "i"
         values = -1 - values if signed else (2**bits - 1) - values
     return values.astype(np.uint8) if bits <= 8 and values.dtype.kind == "u" else values
+
+
+def _within_bits(path: Path, values: np.ndarray, bits: int) -> np.ndarray:
+    """Give values their sign from the bits that are used; refuse values that need more of them."""
+    signed = values.dtype.kind == "i"
+    if values.min() < (-(2 ** (bits - 1)) if signed else 0) or values.max() > 2**bits - 1:
+        found = f"values of {values.min()} to {values.max()}, which need more bits than its BitsStored of {bits}"
+        raise MGCCError(f"{path}: holds {found}; export it again")
+    unused = 8 * values.dtype.itemsize - bits
+    return values << unused >> unused if signed else values
 
 
 def _from_palette(values: np.ndarray, dataset: Any, apply_color_lut: Any) -> np.ndarray:

@@ -153,7 +153,7 @@ def check_frames(path: Path, dataset: Any, file: BinaryIO, syntax: str, pydicom:
         line = columns * samples * int(dataset.BitsAllocated) / 8
         length = min(length, path.stat().st_size - file.tell())
         held = frames if 0 <= length - -(-line * rows * frames // 1) < max(line, 2) else length / (line * rows)
-        if held != frames and not 0 <= length - round(held) * line * rows <= 1:
+        if held != frames and not (held >= 1 and length - round(held) * line * rows in (0, 1)):
             raise MGCCError(
                 f"{path}: damaged or truncated ({length} bytes of pixel data, where {columns} x {rows} pixels, "
                 f"{frames} times, need {line * rows * frames:.0f}); copy or export it again"
