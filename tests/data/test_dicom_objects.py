@@ -191,3 +191,13 @@ def test_values_beyond_their_bits_are_not_cut(tmp_path, dicom_files, signed):
         read_image(path)
     _change(path, BitsStored=13, HighBit=12)
     np.testing.assert_array_equal(read_image(path).ravel(), np.rint(values / 4095 * 255))
+
+
+def test_the_sign_of_unused_bits_does_not_count(tmp_path, dicom_files):
+    """-2048 to 2047 in 12 of 16 bits, the other four as they may be: of the sign, or 0."""
+    path = dicom_files.write_dicom(tmp_path / "x.dcm", np.zeros((4, 4), np.uint8), "MONOCHROME2 16")
+    values = np.linspace(-2048, 2047, 16).astype("<i2")
+    _change(path, PixelRepresentation=1, BitsStored=12, HighBit=11)
+    for stored in (values, values & 0x0FFF):
+        _change(path, PixelData=stored.tobytes())
+        np.testing.assert_array_equal(read_image(path).ravel(), np.rint((values + 2048.0) / 4095 * 255))
