@@ -14,6 +14,7 @@ from mgcc_monai.data.items import (
 from mgcc_monai.data.latents import class_mix, class_names, encode_latents, held_out_draws, latent_items
 from mgcc_monai.data.sampler import CyclicSampler, ReplayableDataset, TwoStreamLoader
 from mgcc_monai.data.ultrasound import UltrasoundReader
+from mgcc_monai.data.writer import mask_name, mask_writer
 
 __all__ = [
     "CyclicSampler",
@@ -31,6 +32,8 @@ __all__ = [
     "images_to_segment",
     "latent_items",
     "load_datalist",
+    "mask_name",
+    "mask_writer",
     "mixed_items",
     "novel_items",
     "unlabeled_items",

@@ -3,28 +3,29 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import nibabel
 import numpy as np
 from PIL import Image, ImageOps
 
-from mgcc_monai.data.bounds import check_file_size, check_pixels, check_unpacked
+from mgcc_monai.data.bounds import check_file_size, check_pixels
 from mgcc_monai.data.dicom import read_header
+from mgcc_monai.data.nifti import is_nifti, open_nifti
 from mgcc_monai.data.paths import IMAGE_SUFFIXES, REFUSED, is_dicom, suffix
+from mgcc_monai.data.tiff import Tiff, is_tiff, page_numbers
 from mgcc_monai.errors import MGCCError, one_line
 
 __all__ = [
     "check_file",
     "count_frames",
     "frame_index",
-    "is_nifti",
     "open_picture",
+    "opened",
     "read_nifti",
 ]
-
-_MILLIMETRES = {"meter": 1000.0, "mm": 1.0, "micron": 0.001, "unknown": 1.0}
 
 
 def check_file(path: Path) -> None:
@@ -44,11 +45,6 @@ def check_file(path: Path) -> None:
         raise MGCCError(f"{path}: {REFUSED[suffix(path)]}")
     if suffix(path) not in IMAGE_SUFFIXES and not is_dicom(path):
         raise MGCCError(f"{path}: unknown kind of file; images end in one of {', '.join(IMAGE_SUFFIXES)}")
-
-
-def is_nifti(path: Path) -> bool:
-    """Tell whether a file is NIfTI, by its suffix."""
-    return suffix(path).startswith(".nii")
 
 
 def frame_index(path: Path, frames: int, frame: Any = None) -> int:
@@ -78,81 +74,93 @@ def frame_index(path: Path, frames: int, frame: Any = None) -> int:
     return int(frame) - 1
 
 
-def _picture_frames(picture: Image.Image) -> int:
-    """Number of frames; a camera's JPEG with a preview behind it (MPO) counts as one."""
-    return 1 if picture.format == "MPO" else getattr(picture, "n_frames", 1)
+@contextmanager
+def opened(path: Path) -> Iterator[tuple[Image.Image, Sequence[int]]]:
+    """Open with Pillow, and no pixels yet: the first frame, and the numbers of those frames that are pictures.
 
-
-def open_picture(path: Path, frame: Any = None) -> Image.Image:
-    """Open with Pillow: one frame, upright, decoded; the other frames stay on the disk.
+    A camera's JPEG with a preview behind it (MPO) has one; a TIFF's thumbnails do not count.
 
     Args:
         path: the file.
-        frame: see :func:`frame_index`.
 
     Raises:
-        MGCCError: if it is damaged, no image, too large, or has no such frame.
+        MGCCError: if it is damaged, no image, or too large; also for what the body raises.
     """
+    tiff = False
     try:
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(), path.open("rb") as file:
             warnings.simplefilter("error", Image.DecompressionBombWarning)
-            with Image.open(path) as picture:
-                frames = _picture_frames(picture)
-                if frames > 1:
-                    picture.seek(frame_index(path, frames, frame))
-                check_pixels(path, *picture.size)
-                picture.load()
-                kind = picture.format
-                upright = ImageOps.exif_transpose(picture)
-                upright.format = kind
-                return upright
+            tiff = is_tiff(file.read(4))
+            file.seek(0)
+            with Tiff(file) if tiff else Image.open(file) as picture:
+                frames = 1 if picture.format == "MPO" else getattr(picture, "n_frames", 1)
+                pages = page_numbers(path) if tiff and frames > 1 else range(frames)
+                if pages[0]:
+                    picture.seek(pages[0])
+                yield picture, pages
     except (Image.DecompressionBombWarning, Image.DecompressionBombError) as error:
         raise MGCCError(f"{path}: too many pixels ({one_line(error)}); make it smaller") from error
     except Image.UnidentifiedImageError as error:
         raise MGCCError(f"{path}: not an image that can be read; export it again as PNG") from error
     except Exception as error:  # a damaged file can make a decoder raise anything
+        if tiff and isinstance(error, SyntaxError):
+            raise MGCCError(f"{path}: a TIFF that is not read ({one_line(error)}); export it as PNG") from error
         raise MGCCError(f"{path}: damaged or truncated ({one_line(error)}); copy or download it again") from error
 
 
-def _open_nifti(path: Path) -> tuple[Any, int | None]:
-    """A NIfTI and its one axis of frames, or None where it has one frame."""
-    if suffix(path) == ".nii.gz":
-        check_unpacked(path)
-    image = nibabel.load(path)
-    axes = [axis for axis, length in enumerate(image.shape) if axis > 1 and length > 1]
-    if len(image.shape) < 2 or len(axes) > 1:
-        raise MGCCError(f"{path}: a NIfTI of shape {tuple(image.shape)}, where width, height, frames are expected")
-    return image, axes[0] if axes else None
-
-
-def read_nifti(path: Path, frame: Any = None) -> tuple[np.ndarray, tuple[float, float] | None]:
-    """Read one frame of a NIfTI, and no other from an uncompressed file; the first axis runs along the rows.
+def open_picture(path: Path, frame: Any = None) -> Image.Image | np.ndarray:
+    """Read one frame with Pillow, upright; the other frames stay on the disk.
 
     Args:
         path: the file.
         frame: see :func:`frame_index`.
 
     Returns:
-        Values HW; and the (row, column) size of a pixel in mm, or None where it is 1 x 1, which is what programs write
-        that know of none.
+        The picture, or HW values of a TIFF that has more than 8 bits or signed values.
 
     Raises:
-        MGCCError: if it is damaged, too large, not of grey values, or has no such frame.
+        MGCCError: if it is damaged, no image, too large, of colours that are not read, or has no such frame.
     """
+    with opened(path) as (picture, frames):
+        if len(frames) > 1:
+            picture.seek(frames[frame_index(path, len(frames), frame)])
+        check_pixels(path, *picture.size)
+        if picture.mode in ("LAB", "HSV"):
+            raise MGCCError(f"{path}: colours as {picture.mode}, which are not read; export it again as grey or RGB")
+        picture.load()
+        if isinstance(picture, Tiff) and picture.deep and picture.mode in ("L", "F") or picture.mode[0] == "I":
+            return picture.values() if isinstance(picture, Tiff) else np.asarray(ImageOps.exif_transpose(picture))
+        upright = ImageOps.exif_transpose(picture.convert("LA") if picture.mode == "La" else picture)
+        upright.format = picture.format
+        return upright
+
+
+def read_nifti(
+    path: Path, frame: Any = None
+) -> tuple[Image.Image | np.ndarray, tuple[float, float] | None, np.ndarray | None]:
+    """Read one frame of a NIfTI, and no other from an uncompressed file; its first axis runs along the rows.
+
+    Args:
+        path: the file.
+        frame: see :func:`frame_index`.
+
+    Returns:
+        Values HW, or a picture where they are colours; and the frame's ``spacing`` and ``affine`` of
+        :class:`mgcc_monai.data.nifti.Nifti`.
+
+    Raises:
+        MGCCError: if it is damaged, too large, of values that are no numbers, or has no such frame.
+    """
+    nifti = open_nifti(path)
+    index = frame_index(path, nifti.frames, frame)
+    check_pixels(path, *(nifti.image.shape[axis] for axis in nifti.axes))
     try:
-        image, axis = _open_nifti(path)
-        index = frame_index(path, image.shape[axis] if axis else 1, frame)
-        check_pixels(path, *image.shape[:2])
-        place = [slice(None) if n < 2 else index if n == axis else 0 for n in range(len(image.shape))]
-        values = np.asanyarray(image.dataobj[tuple(place)]).T
-        zooms = [float(zoom) for zoom in image.header.get_zooms()[:2]]
-        factor = _MILLIMETRES.get(image.header.get_xyzt_units()[0], 1.0)
-    except Exception as error:
+        values, spacing, affine = nifti.pixels(index), nifti.spacing, nifti.affine(index)
+    except Exception as error:  # a damaged file can make a parser raise anything
         raise MGCCError(f"{path}: damaged or truncated ({one_line(error)}); copy or download it again") from error
     if values.dtype.kind not in "buif":
         raise MGCCError(f"{path}: NIfTI values of type {values.dtype}; save plain grey values")
-    known = all(np.isfinite(zoom) and zoom > 0 for zoom in zooms) and zooms != [1.0, 1.0]
-    return values, (zooms[1] * factor, zooms[0] * factor) if known else None
+    return Image.fromarray(np.ascontiguousarray(values)) if values.ndim == 3 else values, spacing, affine
 
 
 def count_frames(path: str | Path) -> int:
@@ -168,11 +176,7 @@ def count_frames(path: str | Path) -> int:
     check_file(path)
     if is_dicom(path):
         return read_header(path).frames
-    try:
-        if is_nifti(path):
-            image, axis = _open_nifti(path)
-            return image.shape[axis] if axis else 1
-        with Image.open(path) as picture:
-            return _picture_frames(picture)
-    except Exception as error:
-        raise MGCCError(f"{path}: damaged or truncated ({one_line(error)}); copy or download it again") from error
+    if is_nifti(path):
+        return open_nifti(path).frames
+    with opened(path) as (_, frames):
+        return len(frames)

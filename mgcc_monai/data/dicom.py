@@ -12,9 +12,10 @@ from typing import Any
 
 import numpy as np
 
+from mgcc_monai.data.dicom_checks import PIXEL_TAGS, check_description, check_frames, check_syntax, other_object
 from mgcc_monai.errors import MGCCError, one_line
 
-__all__ = ["Box", "DicomHeader", "Region", "read_frame", "read_header"]
+__all__ = ["Box", "DicomHeader", "Region", "not_a_picture", "read_frame", "read_header"]
 
 logger = logging.getLogger(__name__)
 
@@ -22,8 +23,9 @@ Box = tuple[int, int, int, int]
 
 _INSTALL = "run `pip install 'mgcc_monai[dicom]'`"
 _CENTIMETRES, _TWO_DIMENSIONAL = 3, 1
+_OBJECT_TAGS = ("SOPClassUID", "Modality", "Rows", "Columns")
 _TAGS = (
-    *("SOPClassUID", "Rows", "Columns", "NumberOfFrames", "BurnedInAnnotation", "PixelSpacing"),
+    *(*_OBJECT_TAGS, *PIXEL_TAGS, "NumberOfFrames", "BurnedInAnnotation", "PixelSpacing"),
     *("SequenceOfUltrasoundRegions", "SharedFunctionalGroupsSequence"),
 )
 
@@ -137,21 +139,27 @@ def _regions(path: Path, dataset: Any) -> tuple[Region, ...] | None:
 def _cached_header(path: Path, changed: int, size: int) -> DicomHeader:
     pydicom = _pydicom(path)
     try:
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(), path.open("rb") as file:
             warnings.simplefilter("ignore")
-            dataset = pydicom.dcmread(path, stop_before_pixels=True, specific_tags=list(_TAGS))
-        if "Rows" not in dataset or "Columns" not in dataset:
-            kind = getattr(dataset.get("SOPClassUID"), "name", "of no known class")
-            raise MGCCError(f"{path}: a DICOM file without a picture ({kind}); remove it from the folder")
+            if file.read(132)[128:] != b"DICM":
+                raise ValueError("it lacks the preamble, DICM behind the first 128 bytes")
+            syntax = str(pydicom.filereader.read_file_meta_info(path).get("TransferSyntaxUID") or "")
+            check_syntax(path, syntax, pydicom)
+            file.seek(0)
+            dataset = pydicom.dcmread(file, stop_before_pixels=True, specific_tags=list(_TAGS))
+            if other := other_object(dataset, pydicom):
+                raise MGCCError(f"{path}: a DICOM file without a picture ({other}); remove it from the folder")
+            check_description(path, dataset)
+            frames = check_frames(path, dataset, file, syntax, pydicom)
         regions = _regions(path, dataset)
         return DicomHeader(
             rows=int(dataset.Rows),
             columns=int(dataset.Columns),
-            frames=max(int(dataset.get("NumberOfFrames") or 1), 1),
+            frames=frames,
             burned_in=str(dataset.get("BurnedInAnnotation", "")).strip().upper() == "YES",
             regions=regions or (),
             spacing=None if regions is None else _header_spacing(dataset),
-            syntax=str(dataset.file_meta.get("TransferSyntaxUID", "")),
+            syntax=syntax,
         )
     except Exception as error:  # a damaged file can make a parser raise anything
         raise MGCCError(f"{path}: not a DICOM file that can be read ({one_line(error)}); export it again") from error
@@ -164,23 +172,49 @@ def read_header(path: str | Path) -> DicomHeader:
         path: the file.
 
     Raises:
-        MGCCError: if pydicom is not installed, or the file is damaged or holds no picture.
+        MGCCError: if pydicom is not installed, or the file is damaged, holds no picture, does not say how its pixels
+            are stored, or holds another number of frames than it says.
     """
     path = Path(path)
     state = path.stat()
     return _cached_header(path, state.st_mtime_ns, state.st_size)
 
 
-def _undecoded(path: Path, syntax: str, error: Exception) -> MGCCError:
-    """Say why a frame could not be decoded: no decoder at all, none installed, or a damaged file."""
+@lru_cache(maxsize=1024)
+def _cached_object(path: Path, changed: int, size: int) -> str:
     pydicom = _pydicom(path)
-    name = pydicom.uid.UID(syntax).name if syntax else "no transfer syntax named"
     try:
-        available = pydicom.pixels.get_decoder(pydicom.uid.UID(syntax)).is_available
-    except NotImplementedError:
-        return MGCCError(f"{path}: compressed as {name}, which is not read here; export it as JPEG or uncompressed")
-    if not available:
-        return MGCCError(f"{path}: compressed as {name}, for which no decoder is installed; {_INSTALL}")
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            dataset = pydicom.dcmread(path, stop_before_pixels=True, specific_tags=list(_OBJECT_TAGS))
+            return other_object(dataset, pydicom)
+    except Exception:  # a damaged file can make a parser raise anything; who reads it says so
+        return ""
+
+
+def not_a_picture(path: str | Path) -> str | None:
+    """Name what a DICOM file holds that is no picture, as ``Segmentation Storage``.
+
+    Args:
+        path: the file.
+
+    Returns:
+        Its class; None where it holds a picture, or cannot be read, which :func:`read_header` tells.
+    """
+    path = Path(path)
+    state = path.stat()
+    try:
+        return _cached_object(path, state.st_mtime_ns, state.st_size) or None
+    except MGCCError:  # pydicom is not installed
+        return None
+
+
+def _undecoded(path: Path, syntax: str, error: Exception) -> MGCCError:
+    """Say why a frame could not be decoded: no decoder installed, or a damaged file."""
+    pydicom = _pydicom(path)
+    uid = pydicom.uid.UID(syntax)
+    if not pydicom.pixels.get_decoder(uid).is_available:
+        return MGCCError(f"{path}: compressed as {uid.name}, for which no decoder is installed; {_INSTALL}")
     return MGCCError(f"{path}: damaged or truncated ({one_line(error)}); copy or export it again")
 
 
@@ -204,18 +238,29 @@ def read_frame(path: str | Path, index: int) -> np.ndarray:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            values = pydicom.pixels.pixel_array(path, index=index, ds_out=dataset)
+            values = pydicom.pixels.pixel_array(path, index=index, ds_out=dataset, correct_unused_bits=False)
+            bits = int(dataset.BitsStored)
+            values = _within_bits(path, values, bits)
             if dataset.PhotometricInterpretation == "PALETTE COLOR":
                 return _from_palette(values, dataset, pydicom.pixels.apply_color_lut)
     except Exception as error:  # decoders raise anything
         raise _undecoded(path, header.syntax, error) from error
-    bits = int(dataset.get("BitsStored") or dataset.BitsAllocated)
     if values.ndim == 3:
         return (values >> max(bits - 8, 0)).astype(np.uint8)
     if dataset.PhotometricInterpretation == "MONOCHROME1":
         signed = values.dtype.kind == "i"
         values = -1 - values if signed else (2**bits - 1) - values
     return values.astype(np.uint8) if bits <= 8 and values.dtype.kind == "u" else values
+
+
+def _within_bits(path: Path, values: np.ndarray, bits: int) -> np.ndarray:
+    """Give values their sign from the bits that are used; refuse values that need more of them."""
+    signed = values.dtype.kind == "i"
+    if values.min() < (-(2 ** (bits - 1)) if signed else 0) or values.max() > 2**bits - 1:
+        found = f"values of {values.min()} to {values.max()}, which need more bits than its BitsStored of {bits}"
+        raise MGCCError(f"{path}: holds {found}; export it again")
+    unused = 8 * values.dtype.itemsize - bits
+    return values << unused >> unused if signed else values
 
 
 def _from_palette(values: np.ndarray, dataset: Any, apply_color_lut: Any) -> np.ndarray:

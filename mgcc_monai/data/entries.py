@@ -12,6 +12,7 @@ from PIL import Image
 from mgcc_monai.data.datalist import image_sha256
 from mgcc_monai.data.duplicates import thumbnail
 from mgcc_monai.data.folders import Case
+from mgcc_monai.data.nifti import lay_on
 from mgcc_monai.data.paths import locate
 from mgcc_monai.data.reader import read_mask, read_picture
 from mgcc_monai.errors import MGCCError
@@ -65,7 +66,7 @@ def read_case(case: Case, labelled: bool = True, crop: Any = None) -> tuple[Entr
         faults.append(str(error))
     for path in case.masks:
         try:
-            masks.append(read_mask(path))
+            masks.append(lay_on(case.image, path, read_mask(path)))
         except MGCCError as error:
             faults.append(str(error))
             continue

@@ -10,8 +10,9 @@ import numpy as np
 from PIL import Image
 
 from mgcc_monai.data.bounds import check_pixels
-from mgcc_monai.data.decoders import check_file, frame_index, is_nifti, open_picture, read_nifti
+from mgcc_monai.data.decoders import check_file, frame_index, open_picture, read_nifti
 from mgcc_monai.data.dicom import Box, DicomHeader, read_frame, read_header
+from mgcc_monai.data.nifti import is_nifti
 from mgcc_monai.data.paths import IMAGE_SUFFIXES, image_stem, is_dicom, list_images, locate, refused_files
 from mgcc_monai.errors import MGCCError
 
@@ -30,19 +31,21 @@ __all__ = [
 
 @dataclass(frozen=True)
 class Picture:
-    """One frame of an image file, and nothing of its header but the size of a pixel.
+    """One frame of an image file, and nothing of its header but the size and the place of a pixel.
 
     Args:
         pixels: uint8 HW.
         spacing: (row, column) size of a pixel in mm, or None where the file does not say.
         box: left, top, right and bottom of what was cut out of the frame; right and bottom are the first ones outside.
         whole: height and width of the frame.
+        affine: 4 x 4 over (x, y, z) of the pixels, as a NIfTI tells it; else None.
     """
 
     pixels: np.ndarray
     spacing: tuple[float, float] | None
     box: Box
     whole: tuple[int, int]
+    affine: np.ndarray | None = None
 
 
 def _check_finite(path: Path, values: np.ndarray) -> None:
@@ -60,12 +63,12 @@ def _to_bytes(values: np.ndarray, path: Path) -> np.ndarray:
     return np.rint((values - low) * (255.0 / (high - low) if high > low else 0.0)).astype(np.uint8)
 
 
-def _grey(picture: Image.Image) -> np.ndarray:
-    """A Pillow image as HW: luminance where it is coloured; alpha is dropped."""
+def _grey(picture: Image.Image | np.ndarray) -> np.ndarray:
+    """A Pillow image as HW: luminance where it is coloured; alpha is dropped. Values stay."""
+    if isinstance(picture, np.ndarray):
+        return picture
     if picture.mode in ("LA", "La"):
         picture = picture.getchannel(0)
-    if picture.mode.startswith(("I", "F")):
-        return np.asarray(picture)
     if picture.mode in ("P", "PA"):  # whose transparency must not be mixed in
         picture = picture.convert("RGBA")
     return np.asarray((picture if picture.mode in ("1", "L") else picture.convert("RGB")).convert("L"))
@@ -136,7 +139,7 @@ def read_picture(path: str | Path, frame: Any = None, crop: Any = None) -> Pictu
     path, number = locate(path)
     frame = number if number is not None else frame
     check_file(path)
-    spacing, header = None, None
+    spacing, header, affine = None, None, None
     if is_dicom(path):
         header = read_header(path)
         check_pixels(path, header.columns, header.rows)
@@ -145,11 +148,14 @@ def read_picture(path: str | Path, frame: Any = None, crop: Any = None) -> Pictu
         values, spacing = read_frame(path, index), header.spacing_in(box)
         values = _grey(Image.fromarray(values)) if values.ndim == 3 else values
     elif is_nifti(path):
-        values, spacing = read_nifti(path, frame)
+        picture, spacing, affine = read_nifti(path, frame)
+        values = _grey(picture)
     else:
         values = _grey(open_picture(path, frame))
     left, top, right, bottom = box = _crop_box(path, crop, values.shape, header)
-    return Picture(_to_bytes(values[top:bottom, left:right], path), spacing, box, values.shape)
+    if affine is not None:
+        affine[:, 3] = affine @ [left, top, 0, 1]
+    return Picture(_to_bytes(values[top:bottom, left:right], path), spacing, box, values.shape, affine)
 
 
 def read_image(path: str | Path, frame: Any = None, crop: Any = None) -> np.ndarray:
@@ -168,12 +174,14 @@ def _pack(bands: np.ndarray) -> np.ndarray:
     return bands.astype(np.uint32) @ (256 ** np.arange(bands.shape[2], dtype=np.uint32))
 
 
-def _mask_values(picture: Image.Image) -> np.ndarray:
-    """One integer a pixel: the colour, or where that says nothing the palette's index or the alpha."""
+def _mask_values(picture: Image.Image | np.ndarray) -> np.ndarray:
+    """One number a pixel: the colour, or where that says nothing the palette's index or the alpha. Values stay."""
+    if isinstance(picture, np.ndarray):
+        return picture
     if picture.mode == "P":
         colours = _pack(np.asarray(picture.convert("RGB")))
         return colours if np.ptp(colours) else np.asarray(picture)
-    if picture.mode in ("1", "L") or picture.mode.startswith(("I", "F")):
+    if picture.mode in ("1", "L"):
         return np.asarray(picture)
     bands = np.asarray(picture if picture.mode in ("LA", "RGB", "RGBA") else picture.convert("RGB"))
     if bands.shape[2] == 3:
@@ -192,6 +200,8 @@ def _without_ringing(grey: np.ndarray) -> np.ndarray:
 def read_mask(path: str | Path) -> np.ndarray:
     """Read one mask: 0 is background, the one other value is lesion.
 
+    As it is stored; :func:`mgcc_monai.data.nifti.lay_on` brings that of a NIfTI into its image's axes.
+
     Palette, 1-bit, grey, RGB and RGBA files are read by their colours (black is background). Where all pixels have
     one colour, a palette's indices or the alpha channel are the mask. A JPEG's ringing is removed.
 
@@ -209,10 +219,10 @@ def read_mask(path: str | Path) -> np.ndarray:
     if is_dicom(path):
         values = read_image(path)
     elif is_nifti(path):
-        values, _ = read_nifti(path)
+        values = _mask_values(read_nifti(path)[0])
     else:
         picture = open_picture(path)
-        jpeg = picture.format in ("JPEG", "MPO")
+        jpeg = getattr(picture, "format", "") in ("JPEG", "MPO")
         values = _without_ringing(np.asarray(picture.convert("L"))) if jpeg else _mask_values(picture)
     _check_finite(path, values)
     found = np.unique(values)

@@ -25,7 +25,8 @@ class UltrasoundReader(ImageReader):
     """Reads PNG, JPEG, BMP, TIFF, NIfTI and DICOM ultrasound into the same grey array, one frame of each.
 
     The same picture gives the same array whatever its file. No field of a header and no EXIF goes into the meta data;
-    they hold the affine, the shape, and ``spacing``, (row, column) in mm or NaN where it is unknown.
+    they hold the affine (of a NIfTI its own, else of the size of a pixel), the shape, and ``spacing``, (row, column) in
+    mm or NaN where it is unknown.
 
     Args:
         frame: of files with several: ``first``, ``middle`` or a number from 1. A path of
@@ -64,7 +65,11 @@ class UltrasoundReader(ImageReader):
         """
         arrays = [picture.pixels.T if self.reverse_indexing else picture.pixels for picture in img]
         row, column = img[0].spacing or (1.0, 1.0)
-        affine = np.diag([column, row, 1.0, 1.0] if self.reverse_indexing else [row, column, 1.0, 1.0])
+        affine = img[0].affine
+        if affine is None:
+            affine = np.diag([column, row, 1.0, 1.0] if self.reverse_indexing else [row, column, 1.0, 1.0])
+        elif not self.reverse_indexing:
+            affine = affine[:, [1, 0, 2, 3]]
         meta = {
             MetaKeys.AFFINE: affine,
             MetaKeys.ORIGINAL_AFFINE: affine.copy(),

@@ -11,6 +11,7 @@ from typing import Any
 from mgcc_monai import options
 from mgcc_monai.data.datalist import ALL_LISTS, load_datalist
 from mgcc_monai.data.integrity import check_dataset
+from mgcc_monai.data.nifti import lay_on
 from mgcc_monai.data.reader import image_stem, read_image, read_mask
 from mgcc_monai.errors import MGCCError, raise_faults
 
@@ -60,6 +61,10 @@ def check_items(items: Sequence[Mapping[str, Any]], crop: Any = None) -> list[st
                     faults.append(
                         f"{item['label']}: the mask has {label.shape[1]} x {label.shape[0]} pixels, its image "
                         f"{image.shape[1]} x {image.shape[0]}; give masks of their images' size."
+                    )
+                if lay_on(item["image"], item["label"], label) is not label:
+                    faults.append(
+                        f"{item['label']}: its axes run otherwise than its image's; run prepare, which turns it."
                     )
         except MGCCError as error:
             faults.append(error.message)

@@ -107,12 +107,12 @@ def test_both_stages_read_an_image_alike_but_for_range_and_layout() -> None:
     assert all(other == others[0] for other in others)
 
 
-def test_only_the_network_and_the_reader_of_inference_are_ours_among_what_clients_read() -> None:
+def test_only_the_network_the_reader_and_the_writer_of_inference_are_ours_among_what_clients_read() -> None:
     config = parser(CONFIGS / "inference.json")
     for name in ("preprocessing", "postprocessing", "inferer"):
         targets = re.findall(r"'_target_': '([\w.]+)'", str(config[name]))
         ours = {target for target in targets if target.startswith("mgcc_monai")}
-        assert targets and ours <= {"mgcc_monai.data.UltrasoundReader"}
+        assert targets and ours <= {"mgcc_monai.data.UltrasoundReader", "mgcc_monai.data.mask_writer"}
 
 
 @pytest.mark.parametrize("path", JSON_FILES, ids=lambda path: path.name)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import nibabel
 import numpy as np
 import pytest
 from PIL import Image, ImageDraw
@@ -88,6 +89,20 @@ def _text(p):
     picture.save(p.folder / "images/0.png")
 
 
+def _nifti(p):
+    """A mask that is stored flipped, and says so."""
+    item = p.item(0)
+    flipped = np.diag([-0.2, 0.2, 1, 1])
+    flipped[0, 3] = 0.2 * 79
+    for kind, pixels, affine in (
+        ("image", p.grey(0), np.diag([0.2, 0.2, 1, 1])),
+        ("label", p.disc()[:, ::-1], flipped),
+    ):
+        item[kind] = f"{kind}s/0.nii"
+        nibabel.save(nibabel.Nifti1Image(np.ascontiguousarray(pixels.T), affine), p.folder / f"{kind}s/0.nii")
+        (p.folder / f"{kind}s/0.png").unlink()
+
+
 def _outline(p):
     mask = np.zeros((60, 80), np.uint8)
     mask[10:50, 20:60] = 255
@@ -132,6 +147,7 @@ FILE_FAULTS = {
     "several-labels": lambda p: p.save("labels/0.png", p.disc() // 2 + p.disc(4) // 4),
     "soft-mask": _soft,
     "mask-size": lambda p: p.save("labels/0.png", p.disc()[:50]),
+    "mask-axes": _nifti,
     "jpeg-mask": _jpeg,
     "unclear-mask": lambda p: _palette(p, [0] * 6),
     "palette-mask": lambda p: _palette(p, [255, 255, 255, 0, 0, 0], lesion=0),

@@ -6,12 +6,13 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
-import nibabel
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import ImageOps
 
+from mgcc_monai.data.decoders import opened
 from mgcc_monai.data.integrity.checks import FAULT, WARNING, Check
 from mgcc_monai.data.integrity.overlays import crosses, text_lines
+from mgcc_monai.data.nifti import is_nifti, open_nifti
 from mgcc_monai.data.reader import read_image, read_mask
 from mgcc_monai.errors import MGCCError, one_line
 
@@ -47,7 +48,7 @@ class Picture:
         orientation: the EXIF tag, 1 where upright or not told.
         coloured: share of pixels with colour.
         alpha: whether an alpha channel differs from pixel to pixel.
-        luminance: uint8 HW, what training's ``convert("L")`` gives of a mask; None where that is what was read.
+        luminance: uint8 HW, what training takes a mask for; None where that is what was read.
         indices: HW of a palette mask.
     """
 
@@ -72,18 +73,18 @@ class Picture:
 
 def _look(picture: Picture, mask: bool) -> None:
     """Note what the reader does not tell, of a file that Pillow can open."""
-    with Image.open(picture.path) as opened:
-        picture.format, picture.mode, picture.size = opened.format or "", opened.mode, opened.size
-        picture.frames = 1 if opened.format == "MPO" else getattr(opened, "n_frames", 1)
-        if opened.format != "PNG" or {"exif", "Raw profile type exif"} & opened.info.keys():
-            picture.orientation = int(opened.getexif().get(_ORIENTATION, 1))
-        if picture.frames > 1 or opened.mode in ("1", "L") and not (mask and opened.format == "JPEG"):
+    with opened(picture.path) as (file, frames):
+        picture.format, picture.mode, picture.size = file.format or "", file.mode, file.size
+        picture.frames = len(frames)
+        if file.format != "PNG" or {"exif", "Raw profile type exif"} & file.info.keys():
+            picture.orientation = int(file.getexif().get(_ORIENTATION, 1))
+        if picture.frames > 1 or file.mode in ("1", "L") and not (mask and file.format == "JPEG"):
             return
-        upright = ImageOps.exif_transpose(opened)
+        upright = ImageOps.exif_transpose(file)
     if upright.mode[0] not in "IF" and ("A" in upright.mode or "transparency" in upright.info):
         picture.alpha = bool(np.ptp(np.asarray(upright.convert("RGBA"))[..., 3]))
     if mask:
-        picture.luminance = np.asarray(upright.convert("L")) if upright.mode[0] not in "IF" else None
+        picture.luminance = read_image(picture.path)
         picture.indices = np.asarray(upright) if upright.mode == "P" else None
     elif upright.mode[0] not in "1LIF":
         red, green, blue = np.moveaxis(np.asarray(upright.convert("RGB")), -1, 0)
@@ -104,10 +105,13 @@ def open_picture(path: str | Path, mask: bool = False) -> Picture:
     except MGCCError as error:
         picture.error = error.message.removeprefix(f"{path}: ")
     try:
-        if picture.path.name.lower().endswith((".nii", ".nii.gz")):
-            picture.format, picture.mode = "NIFTI", str(nibabel.load(path).get_data_dtype())
+        if is_nifti(path):
+            stored = open_nifti(path).image.get_data_dtype()
+            picture.format, picture.mode = "NIFTI", "uint8" if stored.names else str(stored)
         else:
             _look(picture, mask)
+    except MGCCError as error:
+        picture.error = picture.error or error.message.removeprefix(f"{path}: ")
     except Exception as error:  # a damaged file can make a decoder raise anything
         picture.error = picture.error or f"damaged or truncated ({one_line(error)}); copy or download it again"
     return picture

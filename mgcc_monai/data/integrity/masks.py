@@ -12,6 +12,8 @@ from scipy.ndimage import binary_fill_holes, find_objects, label
 from mgcc_monai.data.datalist import image_sha256
 from mgcc_monai.data.integrity.checks import FAULT, WARNING, Check
 from mgcc_monai.data.integrity.images import Picture
+from mgcc_monai.data.nifti import lay_on
+from mgcc_monai.errors import MGCCError
 
 __all__ = ["MASK_CHECKS", "PAIR_CHECKS", "PIXEL_CHECKS", "Pair"]
 
@@ -70,6 +72,17 @@ def _size(pair: Pair) -> str:
         return ""
     sizes = f"{mask.shape[1]} x {mask.shape[0]} pixels, its image {image.shape[1]} x {image.shape[0]}"
     return f"the mask has {sizes}" + (", as if turned" if mask.shape == image.shape[::-1] else "")
+
+
+def _axes(pair: Pair) -> str:
+    """Training reads a NIfTI mask as it is stored."""
+    path, mask = pair.label.path, pair.label.pixels
+    if mask is None or pair.image.pixels is None:
+        return ""
+    try:
+        return "" if lay_on(pair.image.path, path, mask) is mask else "its axes run otherwise than its image's"
+    except MGCCError as error:
+        return error.message.removeprefix(f"{path}: ").split(";")[0]
 
 
 def _otherwise(pair: Pair, jpeg: bool) -> str:
@@ -169,6 +182,9 @@ MASK_CHECKS = (  # of items with a mask; those of its pixels where it could be r
     Check("several-labels", FAULT, "masks of more than two values", lambda pair: _values(pair, True), _SAVE),
     Check("soft-mask", FAULT, "masks with grey levels between", lambda pair: _values(pair, False), _PNG),
     Check("mask-size", FAULT, "masks' sizes against their images'", _size, "give masks of their images' size"),
+    Check(
+        "mask-axes", FAULT, "NIfTI masks' axes against their images'", _axes, "run prepare, which turns flipped axes"
+    ),
 )
 PIXEL_CHECKS = (
     Check("jpeg-mask", FAULT, "masks blurred by JPEG", lambda pair: _otherwise(pair, True), _SAVE),
