@@ -12,7 +12,7 @@ from PIL import Image
 from mgcc_monai.data.bounds import check_pixels
 from mgcc_monai.data.decoders import check_file, frame_index, is_nifti, open_picture, read_nifti
 from mgcc_monai.data.dicom import Box, DicomHeader, read_frame, read_header
-from mgcc_monai.data.paths import IMAGE_SUFFIXES, image_stem, is_dicom, list_images, locate, refused_files
+from mgcc_monai.data.paths import IMAGE_SUFFIXES, image_stem, is_dicom, list_images, locate
 from mgcc_monai.errors import MGCCError
 
 __all__ = [
@@ -24,7 +24,6 @@ __all__ = [
     "read_image",
     "read_mask",
     "read_picture",
-    "refused_files",
 ]
 
 
