@@ -66,11 +66,7 @@ def measure_lesions(
 
 
 def lesion_rows(
-    name: str,
-    mask: np.ndarray,
-    spacing: Sequence[float] | None = None,
-    prob: np.ndarray | None = None,
-    **more: Any,
+    name: str, mask: np.ndarray, spacing: Sequence[float] | None = None, prob: np.ndarray | None = None
 ) -> list[dict[str, Any]]:
     """The lines of the table for one image: one a lesion, or one that says 0 lesions.
 
@@ -79,12 +75,11 @@ def lesion_rows(
         mask: HW, nonzero is lesion.
         spacing: (row, column) size of a pixel in mm.
         prob: HW probabilities.
-        more: further cells, the same in each line, such as ``note``.
     """
     lesions = measure_lesions(mask, spacing, prob)
     known = {"image": name, "width": mask.shape[1], "height": mask.shape[0], "lesions": len(lesions)}
     none = {"lesion": 0, "area_pixels": 0, "area_fraction": 0.0, "area_mm2": 0.0 if spacing else None}
-    rows = [{**known, **lesion, **more} for lesion in lesions or [none]]
+    rows = [{**known, **lesion} for lesion in lesions or [none]]
     return [{k: float(f"{v:.{_DIGITS}g}") if isinstance(v, float) else v for k, v in row.items()} for row in rows]
 
 
@@ -144,7 +139,8 @@ class LesionTableHandler:
             "note": "constant image" if constant else "",
             "mask": Path(os.path.relpath(saved, self.path.parent)).as_posix() if saved else "",
         }
-        return lesion_rows(name, pred >= self.threshold, pixel_spacing(item, self.image_key), prob, **more)
+        rows = lesion_rows(name, pred >= self.threshold, pixel_spacing(item, self.image_key), prob)
+        return [row | more for row in rows]
 
     def _collect(self, engine: Engine) -> None:
         for number, item in enumerate(items_of(engine), start=len(self._rows)):

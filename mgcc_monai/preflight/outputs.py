@@ -15,6 +15,7 @@ from mgcc_monai.options import boolean
 __all__ = ["check_output"]
 
 _TABLE = "lesions.csv"
+_SUFFIXES = (".png", ".bmp", ".tif", ".tiff", ".nii", ".nii.gz")
 
 
 def _beside(stem: str, mask: Path, folder: Path) -> tuple[Path, Path]:
@@ -61,7 +62,7 @@ def check_output(
     Args:
         paths: the images.
         output_dir: the folder that the masks go to.
-        output_ext: suffix of the masks and of the probabilities.
+        output_ext: suffix of the masks and of the probabilities; JPEG would change them.
         output_postfix: put behind the image's name.
         separate_folder: whether each mask has a folder of its own.
         save_prob: whether probabilities are written.
@@ -69,12 +70,15 @@ def check_output(
         overwrite: remove what would stay.
 
     Raises:
-        MGCCError: when files would stay, or two files of this run have one name.
+        MGCCError: when files would stay, two files of this run have one name, or ``output_ext`` is of another kind.
     """
     separate_folder = boolean(separate_folder, "separate_folder")
     wanted = boolean(save_prob, "save_prob"), boolean(save_overlay, "save_overlay")
     overwrite, folder = boolean(overwrite, "overwrite"), Path(output_dir)
-    end = (f"_{output_postfix}" if output_postfix else "") + "." + str(output_ext).lstrip(".")
+    output_ext = "." + str(output_ext).lstrip(".")
+    if output_ext.lower() not in _SUFFIXES:
+        raise MGCCError(f"--output_ext {output_ext}: keeps no mask as it is; give one of {', '.join(_SUFFIXES)}.")
+    end = (f"_{output_postfix}" if output_postfix else "") + output_ext
     files: list[Path] = []
     ours: set[Path] = set()
     for stem in map(image_stem, paths):
