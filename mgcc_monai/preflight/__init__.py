@@ -1,7 +1,7 @@
 """The first items of every run: options, data and weights are checked before any work."""
 
 from mgcc_monai.preflight.generation import check_autoencoder, check_generator, check_generator_data, check_origin
-from mgcc_monai.preflight.outputs import check_output
+from mgcc_monai.preflight.leftovers import check_leftovers
 from mgcc_monai.preflight.segmentation import (
     build,
     check_evaluation,
@@ -25,8 +25,8 @@ __all__ = [
     "check_generator_data",
     "check_inference",
     "check_options",
+    "check_leftovers",
     "check_origin",
-    "check_output",
     "check_resume",
     "check_segmenter_shape",
     "check_training",

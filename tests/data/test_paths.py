@@ -176,7 +176,7 @@ def test_a_damaged_gif_is_no_video(tmp_path) -> None:
 
 
 def test_a_large_tree_is_looked_at_once(tmp_path, monkeypatch) -> None:
-    for number in range(2000):
+    for number in range(800):
         _touch(tmp_path, f"class{number % 20}/{number}.png", f"class{number % 20}/{number}_mask.png")
     _touch(tmp_path, "class0/IM1", "class0/IM2")
     opened = []
@@ -184,5 +184,5 @@ def test_a_large_tree_is_looked_at_once(tmp_path, monkeypatch) -> None:
     monkeypatch.setattr(paths, "is_dicom", lambda path: opened.append(path.name) or known(path))
     begin = time.process_time()
     cases, _ = scan_busi(tmp_path)
-    assert len(cases) == 2000 and sorted(opened) == ["IM1", "IM2"]
-    assert time.process_time() - begin < 2
+    assert len(cases) == 800 and sorted(opened) == ["IM1", "IM2"]
+    assert time.process_time() - begin < 1

@@ -12,7 +12,7 @@ from mgcc_monai.data.paths import image_stem, is_image, suffix
 from mgcc_monai.errors import MGCCError
 from mgcc_monai.options import boolean
 
-__all__ = ["check_output"]
+__all__ = ["check_leftovers"]
 
 _TABLE = "lesions.csv"
 _SUFFIXES = (".png", ".bmp", ".tif", ".tiff", ".nii", ".nii.gz")
@@ -44,7 +44,7 @@ def _earlier(folder: Path) -> tuple[set[str], set[Path]]:
     return {row["image"] for row in rows}, files
 
 
-def check_output(
+def check_leftovers(
     paths: Sequence[str],
     output_dir: str,
     output_ext: str,

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from mgcc_monai.errors import MGCCError
-from mgcc_monai.preflight import check_output
+from mgcc_monai.preflight import check_leftovers
 
 HERE = {"output_ext": ".png"}
 
@@ -51,9 +51,9 @@ def test_files_that_would_stay_are_refused_or_removed(tmp_path, earlier) -> None
     (tmp_path / "other" / "deep" / "precious.png").write_text("mine")
     before = names(tmp_path)
     with pytest.raises(MGCCError, match="--overwrite true") as error:
-        check_output(["in/a.png", "in/b.png"], str(tmp_path), **HERE)
+        check_leftovers(["in/a.png", "in/b.png"], str(tmp_path), **HERE)
     assert "\n" not in str(error.value) and names(tmp_path) == before
-    check_output(["in/a.png", "in/b.png"], str(tmp_path), **HERE, overwrite="true")
+    check_leftovers(["in/a.png", "in/b.png"], str(tmp_path), **HERE, overwrite="true")
     kept = {"notes.txt", "other/deep/precious.png", "lesions.csv"} | ({"b.png"} & before)
     assert names(tmp_path) == kept and not (tmp_path / "b").exists()
 
@@ -63,16 +63,16 @@ def test_files_that_would_stay_are_refused_or_removed(tmp_path, earlier) -> None
 def test_the_same_images_are_simply_replaced(tmp_path, settings, table) -> None:
     """Also after a run that was cut off and left no table."""
     left(tmp_path, "a.png", "b.png", table=table, **settings)
-    check_output(["in/a.png", "in/b.png", "in/c.png"], str(tmp_path), **{**HERE, **settings})
+    check_leftovers(["in/a.png", "in/b.png", "in/c.png"], str(tmp_path), **{**HERE, **settings})
     left(tmp_path / "none", "a.png", table=False)
-    check_output(["in/a.png"], str(tmp_path / "none" / "not there"), **HERE)
+    check_leftovers(["in/a.png"], str(tmp_path / "none" / "not there"), **HERE)
 
 
 def test_probabilities_and_overlays_of_the_run_before_do_not_stay(tmp_path) -> None:
     left(tmp_path, "a.png", save_prob=True, save_overlay=True)
     with pytest.raises(MGCCError, match=r"a_overlay.png, 2 in all"):
-        check_output(["in/a.png"], str(tmp_path), **HERE)
-    check_output(["in/a.png"], str(tmp_path), **HERE, overwrite=True)
+        check_leftovers(["in/a.png"], str(tmp_path), **HERE)
+    check_leftovers(["in/a.png"], str(tmp_path), **HERE, overwrite=True)
     assert names(tmp_path) == {"a.png", "lesions.csv"}
 
 
@@ -80,14 +80,14 @@ def test_a_table_without_its_masks_is_not_replaced_unasked(tmp_path) -> None:
     left(tmp_path, "a.png", "b.png")
     (tmp_path / "b.png").rename(tmp_path.parent / "corrected.png")
     with pytest.raises(MGCCError, match="lesions.csv, 1 in all"):
-        check_output(["in/a.png"], str(tmp_path), **HERE)
+        check_leftovers(["in/a.png"], str(tmp_path), **HERE)
 
 
 @pytest.mark.parametrize("overwrite", [False, True])
 def test_images_of_unknown_origin_are_never_removed(tmp_path, overwrite) -> None:
     left(tmp_path, "b.png", table=False)  # of an interrupted run over other images, or a person's own
     with pytest.raises(MGCCError, match="no lesions.csv lists.*b.png"):
-        check_output(["in/a.png"], str(tmp_path), **HERE, overwrite=overwrite)
+        check_leftovers(["in/a.png"], str(tmp_path), **HERE, overwrite=overwrite)
     assert names(tmp_path) == {"b.png"}
 
 
@@ -98,7 +98,7 @@ def test_a_table_cannot_name_files_outside(tmp_path, text, overwrite) -> None:
     (tmp_path / "kept.png").write_text("mine")
     (tmp_path / "out" / "lesions.csv").write_text(text)
     try:
-        check_output(["in/a.png"], str(tmp_path / "out"), **HERE, overwrite=overwrite)
+        check_leftovers(["in/a.png"], str(tmp_path / "out"), **HERE, overwrite=overwrite)
     except MGCCError:
         assert not overwrite
     assert (tmp_path / "kept.png").read_text() == "mine"
@@ -108,7 +108,7 @@ def test_a_table_cannot_name_files_outside(tmp_path, text, overwrite) -> None:
 def test_another_program_s_table_is_not_overwritten(tmp_path, text) -> None:
     (tmp_path / "lesions.csv").write_text(text)
     with pytest.raises(MGCCError, match="not a table that an inference wrote"):
-        check_output(["in/a.png"], str(tmp_path), **HERE, overwrite=True)
+        check_leftovers(["in/a.png"], str(tmp_path), **HERE, overwrite=True)
     assert (tmp_path / "lesions.csv").read_text() == text
 
 
@@ -126,5 +126,5 @@ def test_another_program_s_table_is_not_overwritten(tmp_path, text) -> None:
 )
 def test_settings_that_cannot_be(tmp_path, settings, told) -> None:
     with pytest.raises(MGCCError) as error:
-        check_output(["in/a.png"], str(tmp_path), **{**HERE, **settings})
+        check_leftovers(["in/a.png"], str(tmp_path), **{**HERE, **settings})
     assert str(error.value).startswith(told)
