@@ -1,21 +1,38 @@
-"""How large an image may be: its file on the disk, and its pixels once it is read."""
+"""How large an image may be: its file on the disk, and its pixels once it is read; and how small."""
 
 from __future__ import annotations
 
 import gzip
 import zlib
+from collections.abc import Sequence
 from math import prod
 from pathlib import Path
 
 from mgcc_monai.errors import MGCCError
 
-__all__ = ["MAX_FILE_BYTES", "MAX_PIXELS", "check_file_size", "check_pixels", "check_unpacked"]
+__all__ = [
+    "MAX_ASPECT",
+    "MAX_FILE_BYTES",
+    "MAX_PIXELS",
+    "MIN_SIDE",
+    "check_file_size",
+    "check_pixels",
+    "check_unpacked",
+    "wrong_sides",
+]
 
 MAX_PIXELS = 10_000 * 10_000
 """Pixels of an image, all frames and channels counted; ultrasound has some 500,000."""
 
 MAX_FILE_BYTES = 8 * MAX_PIXELS + (1 << 20)
 """Bytes of a file: the largest allowed image, uncompressed, at 8 bytes a pixel, with a header."""
+
+MIN_SIDE = 2
+"""Pixels of a side: of a mask with one row MONAI's ``SaveImage`` and ``Invert`` drop the axis."""
+
+MAX_ASPECT = 31
+"""The longer side over the shorter: at 32, 16 pixels, the network's smallest side, leave none to the other side of an
+image that keeps its aspect."""
 
 _BLOCK = 1 << 20
 
@@ -68,3 +85,21 @@ def check_unpacked(path: str | Path) -> None:
                     raise MGCCError(f"{path}: unpacks to more than the {MAX_FILE_BYTES} bytes allowed; make it smaller")
     except (OSError, EOFError, zlib.error):
         return
+
+
+def wrong_sides(shape: Sequence[int]) -> str:
+    """Say what is wrong with the sides of an image, or of what was cut out of it, for all that is done with it later.
+
+    Args:
+        shape: height and width in pixels.
+
+    Returns:
+        What was found and what to do, or nothing.
+    """
+    shorter, longer = sorted(shape)
+    size = f"{shape[1]} x {shape[0]} pixels"
+    if shorter < MIN_SIDE:
+        return f"{size}, where each side needs at least {MIN_SIDE}; give the whole image, or a larger --crop"
+    if longer > MAX_ASPECT * shorter:
+        return f"{size}, one side more than {MAX_ASPECT} times the other; crop it to what was scanned"
+    return ""

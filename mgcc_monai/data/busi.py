@@ -6,10 +6,12 @@ Source: Al-Dhabyani et al., Dataset of breast ultrasound images, Data in Brief 2
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 from mgcc_monai.data.folders import Case
-from mgcc_monai.data.reader import image_stem, list_images, refused_files
+from mgcc_monai.data.paths import image_stem, is_image, read_tree
 
 __all__ = ["LAYOUT", "is_busi", "scan_busi"]
 
@@ -26,31 +28,32 @@ def _root(source: str | Path) -> Path:
     return source / _INNER if (source / _INNER).is_dir() else source
 
 
-def _class_folders(root: Path) -> list[Path]:
-    return sorted(p for p in root.iterdir() if p.is_dir() and not p.name.startswith(".") and list_images(p))
-
-
 def is_busi(source: str | Path) -> bool:
     """Tell whether a source has class folders with images and ``_mask`` files side by side."""
-    return any(_MASK.match(image_stem(p)) for folder in _class_folders(_root(source)) for p in list_images(folder))
+    paths = _root(source).glob("[!.]*/[!.]*")
+    return any(_MASK.match(image_stem(path)) and is_image(path) and path.is_file() for path in paths)
 
 
-def scan_busi(source: str | Path) -> tuple[list[Case], list[str]]:
+def scan_busi(source: str | Path, skip: Iterable[Any] = ()) -> tuple[list[Case], list[str]]:
     """Find the cases of a BUSI tree; the class is the folder's name.
 
     Args:
         source: the folder with the class folders, or with ``Dataset_BUSI_with_GT`` in it.
+        skip: see :func:`mgcc_monai.data.paths.read_tree`.
 
     Returns:
         Cases sorted by ``original``; and faults, a line each, with the file.
     """
     source = Path(source)
+    root, tree = _root(source), read_tree(source, skip)
+    tree.tell_unread()
+    classes = [folder for folder in tree.images if folder.parent == root]
     cases: list[Case] = []
-    faults: list[str] = []
-    for folder in _class_folders(_root(source)):
+    faults = [*tree.faults, *tree.elsewhere(classes, str(root / "CLASS"))]
+    for folder in classes:
         images: dict[str, Path] = {}
         masks: dict[str, list[Path]] = {}
-        for path in list_images(folder):
+        for path in tree.images[folder]:
             match = _MASK.match(image_stem(path))
             if match:
                 masks.setdefault(match["image"], []).append(path)
@@ -62,5 +65,4 @@ def scan_busi(source: str | Path) -> tuple[list[Case], list[str]]:
             original = path.relative_to(source).as_posix()
             cases.append(Case(path, tuple(masks.pop(name, ())), folder.name, original))
         faults += [f"{p}: a mask without an image; add {folder / f'{n}.png'}" for n, ps in masks.items() for p in ps]
-        faults += refused_files(folder)
     return sorted(cases, key=lambda case: case.original), faults

@@ -14,7 +14,7 @@ from PIL import Image, ImageOps
 from mgcc_monai.data.bounds import check_file_size, check_pixels
 from mgcc_monai.data.dicom import read_header
 from mgcc_monai.data.nifti import is_nifti, open_nifti
-from mgcc_monai.data.paths import IMAGE_SUFFIXES, REFUSED, is_dicom, suffix
+from mgcc_monai.data.paths import IMAGE_SUFFIXES, is_dicom, is_image, video
 from mgcc_monai.data.tiff import Tiff, is_tiff, page_numbers
 from mgcc_monai.errors import MGCCError, one_line
 
@@ -41,9 +41,9 @@ def check_file(path: Path) -> None:
         raise MGCCError(f"{path}: a Git LFS pointer, not the image; run `git lfs pull` in its repository")
     if head.startswith((b"<html", b"<!doctype")):
         raise MGCCError(f"{path}: a web page (HTML), not an image; the download was refused, download it again")
-    if suffix(path) in REFUSED:
-        raise MGCCError(f"{path}: {REFUSED[suffix(path)]}")
-    if suffix(path) not in IMAGE_SUFFIXES and not is_dicom(path):
+    if wrong := video(path):
+        raise MGCCError(f"{path}: {wrong}")
+    if not is_image(path):
         raise MGCCError(f"{path}: unknown kind of file; images end in one of {', '.join(IMAGE_SUFFIXES)}")
 
 

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from mgcc_monai.data.bounds import wrong_sides
 from mgcc_monai.data.datalist import image_sha256
 from mgcc_monai.data.duplicates import thumbnail
 from mgcc_monai.data.folders import Case
@@ -60,7 +61,9 @@ def read_case(case: Case, labelled: bool = True, crop: Any = None) -> tuple[Entr
     try:
         picture = read_picture(case.image, None if labelled else "middle", crop)
         pixels = picture.pixels
-        if pixels.min() == pixels.max():
+        if wrong := wrong_sides(pixels.shape):
+            faults.append(f"{case.image}: {wrong}")
+        elif pixels.min() == pixels.max():
             faults.append(f"{case.image}: every pixel is {pixels.min()}; export it again or remove it")
     except MGCCError as error:
         faults.append(str(error))

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import csv
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from mgcc_monai.data.decoders import count_frames
-from mgcc_monai.data.paths import frame_path, image_stem, list_images, refused_files
+from mgcc_monai.data.paths import Tree, frame_path, image_stem, read_tree
 from mgcc_monai.errors import MGCCError, one_line
 
 __all__ = ["LAYOUT", "Case", "is_folders", "read_patients", "read_table", "scan_folders"]
@@ -117,20 +118,21 @@ def read_patients(
     return _match_table(Path(path), "patient", originals, optional)
 
 
+def _named(source: str | Path, names: Sequence[str]) -> list[Path]:
+    """The folders of a source that have one of some names, in any case."""
+    return sorted(path for path in Path(source).glob("*") if path.name.lower() in names and path.is_dir())
+
+
 def is_folders(source: str | Path) -> bool:
-    """Tell whether a source has an ``images`` and a ``masks`` (or ``labels``) folder."""
-    source = Path(source)
-    return (source / "images").is_dir() and any((source / name).is_dir() for name in _MASK_FOLDERS)
+    """Tell whether a source has an ``images`` and a ``masks`` (or ``labels``) folder, in any case."""
+    return bool(_named(source, ("images",)) and _named(source, _MASK_FOLDERS))
 
 
-def _with_subfolders(folder: Path) -> tuple[list[tuple[str, Path]], list[str]]:
-    """Images of a folder and of the folders in it, each with that folder's name; and faults."""
-    subfolders = sorted(p.name for p in folder.iterdir() if p.is_dir() and not p.name.startswith("."))
-    found, faults = [], []
-    for name in ["", *subfolders]:
-        found += [(name, path) for path in list_images(folder / name)]
-        faults += refused_files(folder / name)
-    return found, faults
+def _with_classes(folder: Path, tree: Tree) -> list[tuple[str, Path]]:
+    """Images of a folder and of the folders in it, each with that folder's name."""
+    inner = sorted(path for path in tree.images if path.parent == folder)
+    direct = [("", path) for path in tree.images.get(folder, [])]
+    return direct + [(path.name, image) for path in inner for image in tree.images[path]]
 
 
 def _stems(mask: Path) -> tuple[str, str]:
@@ -151,7 +153,7 @@ def _masked_frames(images: Sequence[tuple[str, Path]], stems: set[str]) -> list[
     return found
 
 
-def scan_folders(source: str | Path) -> tuple[list[Case], list[str]]:
+def scan_folders(source: str | Path, skip: Iterable[Any] = ()) -> tuple[list[Case], list[str]]:
     """Find the cases of a source with ``images`` and ``masks`` folders.
 
     A mask belongs to the image of its stem, less ``_mask``, ``_seg``, ``_segmentation`` or ``_label`` and a number; in
@@ -160,21 +162,32 @@ def scan_folders(source: str | Path) -> tuple[list[Case], list[str]]:
 
     Args:
         source: the folder that has them.
+        skip: see :func:`mgcc_monai.data.paths.read_tree`.
 
     Returns:
         Cases sorted by ``original``; and faults, a line each, with the file.
     """
     source = Path(source)
-    images, faults = _with_subfolders(source / "images")
-    found, stems = {}, set()
-    for folder in (source / name for name in _MASK_FOLDERS if (source / name).is_dir()):
-        found[folder], wrong = _with_subfolders(folder)
-        faults += wrong
-        stems |= {stem for _, mask in found[folder] for stem in _stems(mask)}
+    tree = read_tree(source, skip)
+    image_folders, mask_folders = _named(source, ("images",)), _named(source, _MASK_FOLDERS)
+    if len(image_folders) > 1:
+        return [], [f"{image_folders[0]}: there is {image_folders[1].name} as well; put all images in one of them"]
+    places = [*image_folders, *mask_folders]
+    read = [folder for folder in tree.images if folder in places or folder.parent in places]
+    faults = [*tree.faults, *tree.elsewhere(read, " or ".join(f"{place}[/CLASS]" for place in places))]
+    images = _with_classes(image_folders[0], tree)
+    direct = tree.images.get(image_folders[0], [])
+    if direct and len(direct) < len(images):
+        more = f" and {len(direct) - 1} more" if len(direct) > 1 else ""
+        faults.append(f"{direct[0]}{more}: beside class folders, so of no class; move images into one of them")
+    found = {folder: _with_classes(folder, tree) for folder in mask_folders}
+    stems = {stem for masks in found.values() for _, mask in masks for stem in _stems(mask)}
     images = _masked_frames(images, stems)
     classes = {path.relative_to(source).as_posix(): name or "lesion" for name, path in images}
     table = next((source / name for name in _TABLES if (source / name).is_file()), None)
-    if table and not any(name for name, _ in images):
+    table = None if any(name for name, _ in images) else table
+    tree.tell_unread([table] if table else [])
+    if table:
         told, wrong = _match_table(table, "class", sorted(classes))
         classes.update(told)
         faults += wrong
@@ -190,11 +203,11 @@ def scan_folders(source: str | Path) -> tuple[list[Case], list[str]]:
             elif fits:
                 faults.append(f"{mask}: fits {' and '.join(map(str, sorted(fits)[:3]))}; put it in a class folder")
             else:
-                faults.append(f"{mask}: a mask without an image; add {source / 'images' / name / (wanted[1] + '.*')}")
+                faults.append(f"{mask}: a mask without an image; add {image_folders[0] / name / (wanted[1] + '.*')}")
     cases = []
     for _, path in images:
         original = path.relative_to(source).as_posix()
         if not masks[path] and classes[original] != "normal":
-            faults.append(f"{path}: an image without a mask; add {source / 'masks' / path.name}, or remove it")
+            faults.append(f"{path}: an image without a mask; add {mask_folders[0] / path.name}, or remove it")
         cases.append(Case(path, tuple(masks[path]), classes[original], original))
     return sorted(cases, key=lambda case: case.original), faults

@@ -8,7 +8,7 @@ from typing import Any
 
 from mgcc_monai.data.datalist import FILE_NAME
 from mgcc_monai.data.decoders import count_frames, frame_index
-from mgcc_monai.data.paths import frame_path, list_images, refused_files
+from mgcc_monai.data.paths import frame_path, read_tree
 from mgcc_monai.data.phantom import write_phantoms
 from mgcc_monai.distributed import is_main_process, wait
 from mgcc_monai.errors import MGCCError, raise_faults
@@ -145,8 +145,8 @@ def evaluation_items(datalist: Mapping[str, Any], name: str, trained_lists: Sequ
     ]
 
 
-def images_to_segment(folder: str | Path, frame: Any = "all") -> list[Path]:
-    """Return the images of a folder, or of its ``images`` where it is a prepared dataset.
+def images_to_segment(folder: str | Path, frame: Any = "all", output_dir: str | Path | None = None) -> list[Path]:
+    """Return the images of a folder, or of its ``images`` where it is a prepared dataset; folders in it have none.
 
     Of a file of several frames there is a path a frame, ``NAME_frame0001.dcm`` and so on, which
     :class:`mgcc_monai.data.UltrasoundReader` understands; no pixels are read.
@@ -154,9 +154,11 @@ def images_to_segment(folder: str | Path, frame: Any = "all") -> list[Path]:
     Args:
         folder: where to look.
         frame: of files with several: ``all``, ``first``, ``middle`` or a number from 1.
+        output_dir: where the masks go; what lies there is no image.
 
     Raises:
-        MGCCError: when the folder does not exist, holds videos or no image, or a file has no such frame.
+        MGCCError: when the folder does not exist, holds videos, dead links or no image, folders in it hold images, or
+            a file has no such frame.
     """
     path = Path(folder)
     if path.is_file():
@@ -165,8 +167,10 @@ def images_to_segment(folder: str | Path, frame: Any = "all") -> list[Path]:
         raise MGCCError(f"--dataset_dir {folder}: there is no such folder; give one with images.")
     if (path / FILE_NAME).is_file() and (path / "images").is_dir():
         path = path / "images"
-    raise_faults(refused_files(path), str(path))
-    images = list_images(path)
+    tree = read_tree(path, (output_dir,))
+    tree.tell_unread()
+    raise_faults([*tree.faults, *tree.elsewhere([path], str(path))], str(path))
+    images = tree.images.get(path)
     if not images:
         raise MGCCError(f"{path}: holds no image (PNG, JPEG, BMP, TIFF, NIfTI or DICOM); give a folder with images.")
     paths, faults = [], []

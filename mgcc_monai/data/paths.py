@@ -1,29 +1,45 @@
-"""Which files are images, and the paths that stand for one frame of a file."""
+"""Which files are images, what else lies beside them, and the paths that stand for one frame of a file."""
 
 from __future__ import annotations
 
+import logging
+import os
 import re
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
+
+from PIL import Image
 
 __all__ = [
     "DICOM_SUFFIXES",
     "IMAGE_SUFFIXES",
-    "REFUSED",
+    "Tree",
     "frame_path",
     "image_stem",
     "is_dicom",
+    "is_image",
     "list_images",
     "locate",
-    "refused_files",
+    "read_tree",
     "suffix",
+    "video",
 ]
 
-DICOM_SUFFIXES = (".dcm", ".dicom")
-IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".nii", ".nii.gz", *DICOM_SUFFIXES)
+logger = logging.getLogger(__name__)
 
-_VIDEO = "a video, where one frame is expected; export the frames wanted as PNG files"
-REFUSED = dict.fromkeys((".mp4", ".avi", ".mov", ".mkv", ".wmv", ".gif"), _VIDEO)
+DICOM_SUFFIXES = (".dcm", ".dicom")
+_PICTURES = (".png", ".jpg", ".jpeg", ".jfif", ".bmp", ".tif", ".tiff", ".webp", ".gif")
+IMAGE_SUFFIXES = (*_PICTURES, ".nii", ".nii.gz", *DICOM_SUFFIXES)
+
+_VIDEOS = (".mp4", ".m4v", ".avi", ".mov", ".mkv", ".wmv", ".webm", ".mpg", ".mpeg")
+_ANIMATED = (".gif", ".webp")  # that may hold one picture or a video
 _FRAME = re.compile(r"(.+)_frame(\d+)")
+_SYSTEM = ("thumbs.db", "ehthumbs.db", "desktop.ini", "__macosx", "@eadir", "$recycle.bin", "lost+found")
+_TEXTS = ("readme", "license", "licence")  # names that need no word, with any suffix
+_KINDS = 6  # suffixes of files that are not read, told by name
 
 
 def suffix(path: str | Path) -> str:
@@ -32,7 +48,7 @@ def suffix(path: str | Path) -> str:
     The last part of a name such as ``1.2.840.113619.7`` is none.
     """
     name = Path(path).name.lower()
-    known = (".nii.gz", *IMAGE_SUFFIXES, *REFUSED)
+    known = (".nii.gz", *IMAGE_SUFFIXES, *_VIDEOS)
     return next((end for end in known if name.endswith(end) and name != end), "")
 
 
@@ -51,17 +67,103 @@ def is_dicom(path: str | Path) -> bool:
         return file.read(132)[128:] == b"DICM"
 
 
+def is_image(path: str | Path) -> bool:
+    """Tell whether a file is an image that is read: by its suffix in any case, or DICOM without one."""
+    return suffix(path) in IMAGE_SUFFIXES or is_dicom(path)
+
+
+def video(path: str | Path) -> str:
+    """Say what is wrong with a video, by its suffix or as an animated GIF or WebP; nothing of any other file."""
+    kind = suffix(path)
+    moving = kind in _VIDEOS
+    if kind in _ANIMATED:
+        try:
+            with Image.open(path) as picture:
+                moving = bool(getattr(picture, "is_animated", False))
+        except Exception:  # a damaged file can make a decoder raise anything; who reads it says what is wrong
+            moving = False
+    return "a video, where one frame is expected; export the frames wanted as PNG files" if moving else ""
+
+
 def _natural(path: Path) -> list[tuple[int, int, str]]:
     parts = re.findall(r"\d+|\D+", path.name)
     return [(0, int(p), p) if p.isdecimal() and p.isascii() else (1, 0, p) for p in parts]
 
 
-def _files(folder: str | Path) -> list[Path]:
-    return sorted((p for p in Path(folder).iterdir() if p.is_file() and not p.name.startswith(".")), key=_natural)
+@dataclass
+class Tree:
+    """What lies in a folder and in all folders in it.
+
+    Args:
+        folder: the folder.
+        images: images by the folder that they lie in, in natural order: 2 before 10.
+        faults: a line for each video, dead link, and file or folder that cannot be opened.
+        unread: other files, but for hidden ones and those that systems leave behind.
+    """
+
+    folder: Path
+    images: dict[Path, list[Path]] = field(default_factory=dict)
+    faults: list[str] = field(default_factory=list)
+    unread: list[Path] = field(default_factory=list)
+
+    def elsewhere(self, read: Iterable[Path], place: str) -> list[str]:
+        """Say which images lie where none are read, a fault for each folder.
+
+        Args:
+            read: the folders whose images are read.
+            place: where images belong, in words.
+        """
+        read, faults = set(read), []
+        for folder, images in self.images.items():
+            if folder not in read:
+                more = f" and {len(images) - 1} more in its folder" if len(images) > 1 else ""
+                faults.append(f"{images[0]}{more}: not read there; put images in {place}, or out of {self.folder}")
+        return faults
+
+    def tell_unread(self, used: Iterable[Path] = ()) -> None:
+        """Log in one line how many files are not read, by suffix; files that are used otherwise do not count."""
+        left = set(self.unread) - set(used)
+        kinds = Counter(p.suffix.lower() if re.search(r"\.[^\W\d]\w{,9}$", p.name) else "without suffix" for p in left)
+        told = [f"{count} {kind}" for kind, count in sorted(kinds.items(), key=lambda kind: (-kind[1], kind[0]))]
+        if told:
+            files = "1 file" if len(left) == 1 else f"{len(left)} files"
+            more = ", ..." if len(told) > _KINDS else ""
+            logger.warning("%s: %s not read: %s", self.folder, files, ", ".join(told[:_KINDS]) + more)
+
+
+def _closed(path: str | Path, error: OSError) -> str:
+    return f"{path}: cannot be opened ({error.strerror or error}); allow reading it, or remove it"
+
+
+def _sort_out(folder: Path, tree: Tree, apart: dict[str, set[Path]]) -> list[Path]:
+    """Add the files of one folder to a tree, and give the folders in it; each file is opened once at most."""
+    folders, images = [], []
+    for entry in os.scandir(folder):
+        path, name = folder / entry.name, entry.name.lower()
+        if name.startswith(".") or name in _SYSTEM or (name in apart and path.resolve() in apart[name]):
+            continue
+        try:
+            if entry.is_symlink() and not os.path.exists(path):
+                tree.faults.append(f"{path}: a link to nothing; fetch what it stands for, or remove it")
+            elif entry.is_dir():
+                folders.append(path)
+            elif not entry.is_file():
+                tree.unread.append(path)
+            elif wrong := video(path):
+                tree.faults.append(f"{path}: {wrong}")
+            elif is_image(path):
+                images.append(path)
+            elif name.split(".")[0] not in _TEXTS:
+                tree.unread.append(path)
+        except OSError as error:
+            tree.faults.append(_closed(path, error))
+    if images:
+        tree.images[folder] = sorted(images, key=_natural)
+    return folders
 
 
 def list_images(folder: str | Path) -> list[Path]:
-    """List the images of a folder, not of folders in it: 2 before 10, hidden files left out.
+    """List the images of a folder, not of folders in it: 2 before 10; hidden files and videos left out.
 
     Args:
         folder: where to look.
@@ -69,12 +171,36 @@ def list_images(folder: str | Path) -> list[Path]:
     Returns:
         Sorted paths of files with one of ``IMAGE_SUFFIXES`` in any case, and of DICOM files without a suffix.
     """
-    return [p for p in _files(folder) if suffix(p) in IMAGE_SUFFIXES or is_dicom(p)]
+    tree = Tree(Path(folder))
+    _sort_out(tree.folder, tree, {})
+    return tree.images.get(tree.folder, [])
 
 
-def refused_files(folder: str | Path) -> list[str]:
-    """Name the videos of a folder, a fault each; they would else be passed over unseen."""
-    return [f"{p}: {REFUSED[suffix(p)]}" for p in _files(folder) if suffix(p) in REFUSED]
+def read_tree(folder: str | Path, skip: Iterable[Any] = ()) -> Tree:
+    """Look at all files of a folder and of the folders in it, so that none is passed over unseen; links are followed.
+
+    Args:
+        folder: where to look.
+        skip: files and folders in it that are read or written otherwise; None stands for none.
+    """
+    tree, apart = Tree(Path(folder)), {}
+    for path in (Path(os.path.abspath(path)) for path in skip if path is not None):
+        apart.setdefault(path.name.lower(), set()).add(path.resolve())
+    waiting: list[tuple[Path, frozenset[tuple[int, int]]]] = [(tree.folder, frozenset())]
+    while waiting:
+        path, above = waiting.pop()
+        try:
+            status = path.stat()
+            own = (status.st_dev, status.st_ino)
+            inner = [] if own in above else _sort_out(path, tree, apart)
+        except OSError as error:
+            tree.faults.append(_closed(path, error))
+            continue
+        if own in above:
+            tree.faults.append(f"{path}: a link to a folder that it lies in; remove it")
+        waiting += [(folder, above | {own}) for folder in sorted(inner, key=_natural, reverse=True)]
+    tree.faults.sort()
+    return tree
 
 
 def frame_path(path: str | Path, number: int | None = None) -> Path:

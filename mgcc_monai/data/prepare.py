@@ -18,35 +18,41 @@ from mgcc_monai.data.datalist import ALL_LISTS, FILE_NAME, find_dataset, load_da
 from mgcc_monai.data.duplicates import duplicate_groups, join_groups
 from mgcc_monai.data.entries import Entry, read_case
 from mgcc_monai.data.folders import Case
-from mgcc_monai.data.reader import image_stem, list_images, parse_crop, refused_files
+from mgcc_monai.data.paths import read_tree
+from mgcc_monai.data.reader import image_stem, parse_crop
 from mgcc_monai.data.splits import check_options, draw_lists
 from mgcc_monai.errors import MGCCError, raise_faults
 
 __all__ = ["describe", "prepare", "split"]
 
 
-def _scan(source: Path) -> tuple[list[Case], list[str]]:
+def _scan(source: Path, skip: Sequence[Path | None]) -> tuple[list[Case], list[str]]:
     if not source.is_dir():
         raise MGCCError(f"{source}: no such folder; check the path of --source")
+    if not os.access(source, os.R_OK | os.X_OK):
+        raise MGCCError(f"{source}: cannot be opened; allow reading it")
     for recognised, scan in ((folders.is_folders, folders.scan_folders), (busi.is_busi, busi.scan_busi)):
         if recognised(source):
-            cases, faults = scan(source)
+            cases, faults = scan(source, skip)
             return cases, faults or ([] if cases else [f"{source}: no images in it; check the path of --source"])
     what = "neither layout that is known" if any(source.iterdir()) else "an empty folder"
     raise MGCCError(f"{source}: {what}; arrange it as one of\n{busi.LAYOUT}\n{folders.LAYOUT}")
 
 
 def _read_all(
-    source: Path, unlabeled: Path | None, groups: Path | None, crop: Any
+    source: Path, unlabeled: Path | None, groups: Path | None, output: Path, crop: Any
 ) -> tuple[list[Entry], dict[str, str]]:
     """Read all that there is, once; raise all that is wrong, at once. Gives the images by name, and their patients."""
-    cases, faults = _scan(source)
+    cases, faults = _scan(source, (unlabeled, groups, output))
     extra: list[Case] = []
     if unlabeled is not None:
         if not unlabeled.is_dir():
             raise MGCCError(f"{unlabeled}: no such folder; check the path of --unlabeled")
-        extra = [Case(path, (), "unknown", f"unlabeled/{path.name}") for path in list_images(unlabeled)]
-        faults += refused_files(unlabeled) + ([] if extra else [f"{unlabeled}: no images in it; check --unlabeled"])
+        tree = read_tree(unlabeled, (source, groups, output))
+        tree.tell_unread()
+        extra = [Case(path, (), "unknown", f"unlabeled/{path.name}") for path in tree.images.get(unlabeled, [])]
+        wrong = [*tree.faults, *tree.elsewhere([unlabeled], str(unlabeled))]
+        faults += wrong if extra or wrong else [f"{unlabeled}: no images in it; check --unlabeled"]
     originals = [case.original for case in cases]
     patients: dict[str, str] = {}
     if groups is not None:
@@ -143,7 +149,7 @@ def prepare(
     check_options(**options, overwrite=overwrite, normals_as_unlabeled=normals_as_unlabeled)
     target, inputs = Path(str(output)), [None if p is None else Path(str(p)) for p in (source, unlabeled, groups)]
     _check_output(target, bool(overwrite), inputs)
-    entries, patients = _read_all(*inputs, parse_crop(crop))
+    entries, patients = _read_all(*inputs, target, parse_crop(crop))
     labels = duplicate_groups([entry.thumbnail for entry in entries])
     joined = join_groups(labels, [patients.get(entry.item["original"]) or entry.loop or None for entry in entries])
     _name_files(entries)

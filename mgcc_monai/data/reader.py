@@ -13,7 +13,7 @@ from mgcc_monai.data.bounds import check_pixels
 from mgcc_monai.data.decoders import check_file, frame_index, open_picture, read_nifti
 from mgcc_monai.data.dicom import Box, DicomHeader, read_frame, read_header
 from mgcc_monai.data.nifti import is_nifti
-from mgcc_monai.data.paths import IMAGE_SUFFIXES, image_stem, is_dicom, list_images, locate, refused_files
+from mgcc_monai.data.paths import IMAGE_SUFFIXES, image_stem, is_dicom, list_images, locate
 from mgcc_monai.errors import MGCCError
 
 __all__ = [
@@ -25,7 +25,6 @@ __all__ = [
     "read_image",
     "read_mask",
     "read_picture",
-    "refused_files",
 ]
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -19,8 +20,9 @@ __all__ = ["COLUMNS", "LesionTableHandler", "lesion_rows", "measure_lesions"]
 
 COLUMNS = (
     *("image", "width", "height", "lesions", "lesion", "area_pixels", "area_fraction", "x", "y"),
-    *("box_width", "box_height", "mean_probability", "area_mm2"),
+    *("box_width", "box_height", "mean_probability", "area_mm2", "note", "mask"),
 )
+_DIGITS = 7  # significant ones of areas and probabilities, all that 32-bit numbers hold
 
 
 def measure_lesions(
@@ -77,13 +79,15 @@ def lesion_rows(
     lesions = measure_lesions(mask, spacing, prob)
     known = {"image": name, "width": mask.shape[1], "height": mask.shape[0], "lesions": len(lesions)}
     none = {"lesion": 0, "area_pixels": 0, "area_fraction": 0.0, "area_mm2": 0.0 if spacing else None}
-    return [{**known, **lesion} for lesion in lesions or [none]]
+    rows = [{**known, **lesion} for lesion in lesions or [none]]
+    return [{k: float(f"{v:.{_DIGITS}g}") if isinstance(v, float) else v for k, v in row.items()} for row in rows]
 
 
 class LesionTableHandler:
-    """Writes a CSV of the lesions of all images at the end of an inference evaluator.
+    """Writes a CSV of the lesions of all images at the end of an inference evaluator, and removes an earlier one first.
 
-    x and y count from the left and the top of the image as a viewer shows it.
+    x and y count from the left and the top of the image as a viewer shows it. ``note`` says what makes a line
+    worthless: an image of one value. ``mask`` is the file that ``SaveImage`` wrote, where its meta data say so.
 
     Args:
         output_dir: folder of the file.
@@ -121,13 +125,22 @@ class LesionTableHandler:
 
     def _start(self, engine: Engine) -> None:
         self._rows = {}
+        if is_main_process():  # masks of this run must not stand beside figures of another
+            self.path.unlink(missing_ok=True)
 
     def _measure(self, item: Mapping[str, Any], name: str) -> list[dict[str, Any]]:
         pred = to_hw(item[self.pred_key])
         prob = to_hw(item[self.prob_key]) if item.get(self.prob_key) is not None else None
         if prob is None and np.any((pred != 0) & (pred != 1)):
             prob = pred
-        return lesion_rows(name, pred >= self.threshold, pixel_spacing(item, self.image_key), prob)
+        image, saved = item.get(self.image_key), getattr(item[self.pred_key], "meta", {}).get("saved_to")
+        constant = image is not None and bool((image == image.flatten()[0]).all())
+        more = {
+            "note": "constant image" if constant else "",
+            "mask": Path(os.path.relpath(saved, self.path.parent)).as_posix() if saved else "",
+        }
+        rows = lesion_rows(name, pred >= self.threshold, pixel_spacing(item, self.image_key), prob)
+        return [row | more for row in rows]
 
     def _collect(self, engine: Engine) -> None:
         for number, item in enumerate(items_of(engine), start=len(self._rows)):

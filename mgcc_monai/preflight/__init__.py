@@ -1,6 +1,7 @@
 """The first items of every run: options, data and weights are checked before any work."""
 
 from mgcc_monai.preflight.generation import check_autoencoder, check_generator, check_generator_data, check_origin
+from mgcc_monai.preflight.leftovers import check_leftovers
 from mgcc_monai.preflight.resume import check_resume
 from mgcc_monai.preflight.segmentation import (
     check_evaluation,
@@ -22,6 +23,7 @@ __all__ = [
     "check_generator_data",
     "check_inference",
     "check_options",
+    "check_leftovers",
     "check_origin",
     "check_resume",
     "check_segmenter_shape",

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from mgcc_monai import options
+from mgcc_monai.data.bounds import wrong_sides
 from mgcc_monai.data.datalist import ALL_LISTS, load_datalist
 from mgcc_monai.data.integrity import check_dataset
 from mgcc_monai.data.nifti import lay_on
@@ -55,6 +56,8 @@ def check_items(items: Sequence[Mapping[str, Any]], crop: Any = None) -> list[st
     for item in items:
         try:
             image = read_image(item["image"], crop=crop)
+            if wrong := wrong_sides(image.shape):
+                faults.append(f"{item['image']}: {wrong}")
             if "label" in item:
                 label = read_mask(item["label"])
                 if label.shape != image.shape:

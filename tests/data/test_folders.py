@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from mgcc_monai.data.folders import read_patients, scan_folders
+from mgcc_monai.data.folders import is_folders, read_patients, scan_folders
 
 
 def _touch(root, *names):
@@ -59,11 +59,36 @@ def test_every_fault_is_named_with_its_file(tmp_path):
     _touch(tmp_path, "images/a.png", "images/b.png", "images/v.avi", "masks/b.png", "masks/z_mask.png")
     _touch(tmp_path, "images/p/1.png", "images/q/1.png", "masks/1.png", "masks/p/1.png", "masks/q/1.png")
     _, faults = scan_folders(tmp_path)
-    told = {"images/a.png": "without a mask", "images/v.avi": "a video", "masks/z_mask.png": "without an image"}
-    told |= {"masks/1.png": "put it in a class folder"}
+    told = {"images/a.png: ": "without a mask", "images/v.avi: ": "a video", "masks/z_mask.png: ": "without an image"}
+    told |= {"masks/1.png: ": "put it in a class folder", "images/a.png and 1 more: ": "beside class folders"}
     assert len(faults) == len(told)
     for name, what in told.items():
-        assert any(fault.startswith(f"{tmp_path / name}: ") and what in fault for fault in faults), name
+        assert any(fault.startswith(f"{tmp_path}/{name}") and what in fault for fault in faults), name
+
+
+@pytest.mark.parametrize("names", [("Images", "MASKS"), ("IMAGES", "Labels"), ("images", "masks")])
+def test_the_two_folders_may_be_in_capitals(tmp_path, names):
+    _touch(tmp_path, f"{names[0]}/a.PNG", f"{names[1]}/a_mask.Png")
+    assert is_folders(tmp_path)
+    assert _found(tmp_path) == ({f"{names[0]}/a.PNG": ("lesion", [f"{names[1]}/a_mask.Png"])}, [])
+
+
+def test_two_folders_of_images_are_refused(tmp_path):
+    _touch(tmp_path, "images/a.png", "Images/b.png", "masks/a.png", "masks/b.png")
+    if len(list(tmp_path.iterdir())) == 3:  # not on a file system that takes the two for one
+        assert "put all images in one" in _found(tmp_path)[1][0]
+
+
+def test_a_table_of_classes_counts_as_not_read_where_folders_tell_them(tmp_path, caplog):
+    for name in ("images/a.png", "images/benign/b.png"):
+        source = tmp_path / name.split("/")[1]
+        _touch(source, name, name.replace("images", "masks"), "patients.csv", "README.md", "notes.txt")
+        (source / "classes.csv").write_text("image,class\na,benign\n")
+        caplog.clear()
+        cases, faults = scan_folders(source, [source / "patients.csv"])
+        assert not faults and [case.class_name for case in cases] == ["benign"]
+        told = "1 file not read: 1 .txt" if "benign" not in name else "2 files not read: 1 .csv, 1 .txt"
+        assert [record.getMessage() for record in caplog.records] == [f"{source}: {told}"]
 
 
 ORIGINALS = ["benign/a (1).png", "benign/b.png", "malignant/b.png"]

@@ -131,6 +131,7 @@ FILE_FAULTS = {
     "low-contrast": lambda p: p.save("images/0.png", np.uint8(100 + p.grey(0) // 60)),
     "saturated-image": lambda p: _share_of(p, 255, 0.3),
     "black-image": lambda p: _share_of(p, 0, 0.96),
+    "vanishing-side": lambda p: _both(p, 4, 130),
     "tiny-image": lambda p: _both(p, 30, 40),
     "huge-image": lambda p: _both(p, 1100, 4100),
     "long-image": lambda p: _both(p, 40, 200),
@@ -160,7 +161,12 @@ FILE_FAULTS = {
     "brightness-outlier": lambda p: p.save("images/0.png", p.grey(0) // 4),
 }
 KEEP_HASHES = {"changed-image", "changed-mask"}
-ALSO = {"black-image": {"brightness-outlier"}, "low-contrast": set(), "saturated-image": {"brightness-outlier"}}
+ALSO = {
+    "vanishing-side": {"tiny-image", "long-image"},
+    "black-image": {"brightness-outlier"},
+    "low-contrast": set(),
+    "saturated-image": {"brightness-outlier"},
+}
 
 
 @pytest.mark.parametrize("name", FILE_FAULTS)

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from mgcc_monai.data import busi
+from mgcc_monai.data import busi, paths
 from mgcc_monai.data import prepare as module
 from mgcc_monai.data.datalist import load_datalist
 from mgcc_monai.data.prepare import describe, prepare, split
@@ -51,10 +51,16 @@ def test_a_busi_tree_becomes_a_dataset(busi_tree, tmp_path, texture, disc):
 
 def test_the_result_does_not_depend_on_the_order_of_files(busi_tree, tmp_path, monkeypatch):
     prepare(str(busi_tree), str(tmp_path / "one" / "set"), label_fraction=0.5)
-    listed = busi.list_images
-    monkeypatch.setattr(busi, "list_images", lambda folder: listed(folder)[::-1])
+    listed = paths._sort_out
+
+    def reversed_order(folder, tree, apart):
+        inner = listed(folder, tree, apart)
+        tree.images = {name: images[::-1] for name, images in reversed(tree.images.items())}
+        return inner[::-1]
+
+    monkeypatch.setattr(paths, "_sort_out", reversed_order)
     scanned = busi.scan_busi
-    monkeypatch.setattr(busi, "scan_busi", lambda source: (scanned(source)[0][::-1], []))
+    monkeypatch.setattr(busi, "scan_busi", lambda source, skip: (scanned(source, skip)[0][::-1], []))
     prepare(str(busi_tree), str(tmp_path / "two" / "set"), label_fraction=0.5)
     assert _files(tmp_path / "one") == _files(tmp_path / "two")
 

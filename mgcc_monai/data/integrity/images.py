@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 from PIL import ImageOps
 
+from mgcc_monai.data.bounds import wrong_sides
 from mgcc_monai.data.decoders import opened
 from mgcc_monai.data.integrity.checks import FAULT, WARNING, Check
 from mgcc_monai.data.integrity.overlays import crosses, text_lines
@@ -21,10 +22,12 @@ __all__ = ["FILE_CHECKS", "IMAGE_CHECKS", "Picture", "open_picture"]
 _ORIENTATION = 0x0112
 _SUFFIXES = {
     "PNG": (".png",),
-    "JPEG": (".jpg", ".jpeg"),
-    "MPO": (".jpg", ".jpeg"),
+    "JPEG": (".jpg", ".jpeg", ".jfif"),
+    "MPO": (".jpg", ".jpeg", ".jfif"),
     "BMP": (".bmp",),
     "TIFF": (".tif", ".tiff"),
+    "WEBP": (".webp",),
+    "GIF": (".gif",),
 }
 _LEAST_SIDE, _MOST_SIDE, _MOST_ASPECT = 32, 4096, 4.0
 _LEAST_DEVIATION = 3.0  # grey levels
@@ -216,6 +219,7 @@ IMAGE_CHECKS = (  # of readable images
         lambda p: _share(p, 0, _BLACK_SHARE),
         "look at it; crop it to what was scanned",
     ),
+    Check("vanishing-side", FAULT, "sides that would vanish on the way", lambda p: wrong_sides(p.pixels.shape), ""),
     Check(
         "tiny-image",
         WARNING,
