@@ -23,6 +23,7 @@ from mgcc_monai.handlers.checkpoint import checkpoints
 from mgcc_monai.handlers.preemption import SIGNALS, run_and_forward
 from mgcc_monai.lock import check_free, hold, release
 from mgcc_monai.options import known_names, nearest, wrong_values
+from mgcc_monai.preflight.stages import check_stages
 
 __all__ = ["STAGES", "Stage", "fit"]
 
@@ -78,8 +79,8 @@ def fit(
         settings: any name at the top of a stage's config, such as --count 500 or --max_iterations 2000.
 
     Raises:
-        MGCCError: when an option does not exist, another run is using the folder, the data are missing, or a stage
-            failed.
+        MGCCError: when an option does not exist, another run is using the folder, the data are missing, a stage would
+            refuse something, or one failed.
     """
     root = _find_bundle(bundle_root)
     output = Path(str(output_dir)).absolute()
@@ -89,12 +90,14 @@ def fit(
     for stage in stages:
         check_free(output / stage.folder)
     hold(output, inside=True)
+    folders: dict[str, Any] = {"bundle_root": str(root), "output_dir": str(output)}
+    laid = {stage.name: (stage.run_id, _files(root, stage, overlays)) for stage in stages}
+    check_stages(laid, {**folders, **_read(settings)}, data=False)  # before phantoms are made
     data = Path(str(dataset_dir)).absolute() if dataset_dir else Path(embedded_phantoms(output))
     data_hash = load_datalist(data)["hash"]
-    begun = time.time()
+    begun, checked = time.time(), False
     for number, stage in enumerate(stages, start=1):
-        used = [root / "configs" / name for name in stage.configs]
-        used = [used[0], *overlays, *used[1:]]
+        used = laid[stage.name][1]
         needs = stage.needs if stage.needs in {other.name for other in stages} else ""
         upstream = _record(output).get(needs, {}).get("made")
         key = _hash([_relevant(used, settings), data_hash, upstream])
@@ -103,6 +106,9 @@ def fit(
         if done.get("key") == key and done.get("made") and done["made"] == _made(output, stage):
             print(f"{title}: done before, skipped", flush=True)
             continue
+        if not checked:
+            check_stages(laid, {**folders, "dataset_dir": str(data), **_read(settings)}, data=True)
+            checked = True
         found = _stamps(output / stage.folder / "checkpoints")
         foreign = done.get("foreign", {}) if done.get("key") == key else found  # checkpoints of other settings
         resume = any(foreign.get(name) != stamp for name, stamp in found.items())
@@ -155,8 +161,17 @@ def _check_settings(settings: Mapping[str, Any], configs: Path) -> None:
             raise MGCCError("--resume: 'fit' goes on by itself where it ended; leave it out.")
         if name not in known:
             raise MGCCError(f"--{name}: 'fit' has no such option{nearest(name, known)}")
-    read = {name: DefaultParseValue(str(value)) for name, value in settings.items()}  # as the stages will
-    raise_faults(wrong_values(read, configs), "options")
+    raise_faults(wrong_values(_read(settings), configs), "options")
+
+
+def _read(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the options as the stages will read them."""
+    return {name: DefaultParseValue(str(value)) for name, value in settings.items()}
+
+
+def _files(root: Path, stage: Stage, overlays: Sequence[Path]) -> list[Path]:
+    first, *rest = (root / "configs" / name for name in stage.configs)
+    return [first, *overlays, *rest]
 
 
 def _relevant(files: Sequence[Path], settings: Mapping[str, Any]) -> dict[str, Any]:

@@ -23,9 +23,10 @@ Time: 10 s for 622 images on one busy core; it grows with the square of their nu
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterator, Sequence
+from collections.abc import Hashable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -36,9 +37,12 @@ from threadpoolctl import threadpool_limits
 
 from mgcc_monai.data.reader import read_image
 
-__all__ = ["THRESHOLD", "duplicate_groups", "duplicate_pairs", "join_groups", "thumbnail"]
+__all__ = ["CHECKED", "THRESHOLD", "duplicate_groups", "duplicate_pairs", "join_groups", "regroup", "thumbnail"]
 
 THRESHOLD = 0.75
+CHECKED = 0.76
+"""From here on a pair in two lists is a fault; over the threshold of `prepare`, lest another machine's rounding make a
+pair of what it let be."""
 
 _THUMBNAIL = 96  # kept of each image, in pixels a side
 _SIDE = 40  # side of the square that is compared
@@ -178,3 +182,18 @@ def join_groups(
     numbers: dict[int, int] = {}
     joined = _components(len(patients), pairs) if pairs else []
     return [f"g{numbers.setdefault(int(label), len(numbers) + 1):04d}" for label in joined]
+
+
+def regroup(items: Sequence[Mapping[str, Any]], images: Sequence[np.ndarray | str | Path]) -> list[str]:
+    """Join the groups of items that hold near-duplicates which :data:`CHECKED` would call a fault.
+
+    Args:
+        items: with ``group``.
+        images: of each item, as :func:`duplicate_pairs` takes them.
+
+    Returns:
+        A group for each item; joined ones have the name of the first.
+    """
+    names: dict[str, str] = {}
+    joined = join_groups(duplicate_groups(images, CHECKED - 0.001), [item["group"] for item in items])
+    return [names.setdefault(group, item["group"]) for group, item in zip(joined, items, strict=True)]

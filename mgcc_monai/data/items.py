@@ -40,7 +40,7 @@ def unlabeled_items(datalist: Mapping[str, Any], lists: Sequence[str]) -> list[d
     """
     for name in lists:
         if name not in ("unlabeled", "training", "normal"):
-            raise MGCCError(f"unlabeled_lists: '{name}' cannot be trained on; give unlabeled, training or normal.")
+            raise MGCCError(f"list '{name}': cannot be trained on; give unlabeled, training or normal.")
     held_out = {item["group"] for name in _EVALUATED for item in datalist[name]}
     return [
         {"image": item["image"], "class": item.get("class", "")}

@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
@@ -20,7 +21,7 @@ from mgcc_monai.files import write_file
 from mgcc_monai.networks.autoencoder import encode
 from mgcc_monai.seeds import torch_seed
 
-__all__ = ["class_mix", "class_names", "encode_latents", "held_out_draws", "latent_items"]
+__all__ = ["class_mix", "class_names", "class_shares", "encode_latents", "held_out_draws", "latent_items"]
 
 logger = logging.getLogger(__name__)
 
@@ -42,6 +43,27 @@ def class_mix(items: Sequence[Mapping[str, Any]], classes: Sequence[str]) -> lis
             known = sorted({str(item.get("class")) for item in items})
             raise MGCCError(f"--classes: no image to learn from is '{name}'; the classes are {', '.join(known)}.")
     return [count / sum(counts) for count in counts]
+
+
+def class_shares(given: Any, classes: Sequence[str]) -> list[float]:
+    """Return the share of each class, which add up to 1.
+
+    Args:
+        given: a number a class; none for equal shares.
+        classes: their names.
+
+    Raises:
+        MGCCError: when they are not one number a class, or negative.
+    """
+    try:
+        mix = np.asarray(given if np.size(given) else [1.0] * len(classes), dtype=np.float64)
+    except (TypeError, ValueError):  # words, or lists of several lengths
+        mix = np.full(1, np.nan)
+    if mix.shape != (len(classes),) or not np.isfinite(mix).all() or (mix < 0).any() or (len(mix) and not mix.sum()):
+        raise MGCCError(
+            f"class_mix {given}: give {len(classes)} shares from 0 to 1, of {', '.join(classes) or 'no class'}."
+        )
+    return (mix / mix.sum()).tolist() if len(mix) else []
 
 
 @torch.no_grad()

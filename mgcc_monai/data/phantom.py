@@ -17,11 +17,13 @@ from numpy.typing import NDArray
 from PIL import Image
 from tqdm import tqdm
 
+from mgcc_monai.data.bounds import MAX_PIXELS
 from mgcc_monai.data.datalist import FILE_NAME, image_sha256, load_datalist, write_dataset
+from mgcc_monai.data.duplicates import regroup, thumbnail
 from mgcc_monai.data.phantom_anatomy import make_scene
 from mgcc_monai.data.phantom_physics import draw_scanner, form_image, log_compress
-from mgcc_monai.data.splits import Record, label_subset, split_groups
-from mgcc_monai.errors import MGCCError
+from mgcc_monai.data.splits import draw_lists, option_faults
+from mgcc_monai.errors import MGCCError, raise_faults
 
 __all__ = ["Phantom", "make_phantom", "write_phantoms"]
 
@@ -60,10 +62,7 @@ def make_phantom(seed: int, index: int, size: tuple[int, int] | None = None) -> 
     Raises:
         MGCCError: for a negative seed or index, or a size under 32 pixels.
     """
-    if seed < 0 or index < 0:
-        raise MGCCError(f"phantom: seed {seed} and index {index} found; give whole numbers from 0 on")
-    if size is not None and (len(size) != 2 or min(size) < _LEAST_SIDE):
-        raise MGCCError(f"phantom: size {tuple(size)} found; give height and width, each at least {_LEAST_SIDE} pixels")
+    raise_faults([*_not_whole("seed", seed, 0), *_not_whole("index", index, 0), *_size_faults(size)], "phantom")
     rng = np.random.default_rng([seed, index])
     kind = _kind(seed, index)
     height = int(rng.integers(300, 481))
@@ -84,10 +83,23 @@ def make_phantom(seed: int, index: int, size: tuple[int, int] | None = None) -> 
     return Phantom(np.ascontiguousarray(image), np.ascontiguousarray(label), kind)
 
 
-def _check_request(output: Path, count: int, overwrite: bool) -> None:
-    """Refuse a collection that cannot be made, or would take the place of something else."""
-    if isinstance(count, bool) or not isinstance(count, int) or count < _LEAST_COUNT:
-        raise MGCCError(f"phantom: count {count!r} found; give a whole number of at least {_LEAST_COUNT}")
+def _is_whole(value: Any, least: int) -> bool:
+    return isinstance(value, int | np.integer) and not isinstance(value, bool) and value >= least
+
+
+def _not_whole(name: str, value: Any, least: int) -> list[str]:
+    return [] if _is_whole(value, least) else [f"{name} is {value!r}; give a whole number of at least {least}"]
+
+
+def _size_faults(size: Any) -> list[str]:
+    pair = isinstance(size, list | tuple) and len(size) == 2 and all(_is_whole(side, _LEAST_SIDE) for side in size)
+    if size is None or pair and size[0] * size[1] <= MAX_PIXELS:
+        return []
+    return [f"size is {size!r}; give height and width as [300, 400], each at least {_LEAST_SIDE} pixels"]
+
+
+def _check_output(output: Path, overwrite: bool) -> None:
+    """Refuse to take the place of something else."""
     if output.exists() and not output.is_dir():
         raise MGCCError(f"{output}: a file, where a folder is to be written; give another output")
     if output.is_dir() and any(output.iterdir()):
@@ -106,25 +118,6 @@ def _save(folder: Path, name: str, phantom: Phantom) -> dict[str, Any]:
     return item | origin | {"sha256": image_sha256(phantom.image), "label_sha256": image_sha256(phantom.label)}
 
 
-def _lists(items: list[dict[str, Any]], label_fraction: float, split_seed: int) -> dict[str, list[dict[str, Any]]]:
-    """Share the items out: 70/10/20 by class, or over all classes where they are too small for that."""
-    lesions = {item["group"]: item for item in items if item["class"] != "normal"}
-    records = [Record(name, item["class"], name) for name, item in lesions.items()]
-    try:
-        split = split_groups(records, seed=split_seed)
-    except MGCCError:
-        split = split_groups([record._replace(class_name="lesion") for record in records], seed=split_seed)
-    chosen = set(split["training"])
-    labelled = label_subset([record for record in records if record.key in chosen], label_fraction, split_seed)
-    lists = {name: [lesions[key] for key in split[name]] for name in ("validation", "test")}
-    lists["training"] = [lesions[key] for key in labelled]
-    lists["unlabeled"] = [dict(lesions[key]) for key in sorted(chosen - set(labelled))]
-    for item in lists["unlabeled"]:
-        item["withheld_label"] = item.pop("label")
-    lists["normal"] = [item for item in items if item["class"] == "normal"]
-    return lists
-
-
 def write_phantoms(
     output: str | Path,
     count: int = 200,
@@ -136,11 +129,13 @@ def write_phantoms(
 ) -> dict[str, Any]:
     """Write a dataset of phantoms, in one step: the folder appears whole or not at all.
 
+    Phantoms that happen to be near-duplicates form a group, as in `prepare`, and stay in one list.
+
     Args:
         output: the dataset's folder, which gets ``images/``, ``labels/`` (0 and 255) and ``dataset.json``.
         count: how many images; image i is the same for any count.
         seed: of the images.
-        label_fraction: share of the training images that keep their label, in (0, 1].
+        label_fraction: share of the training images that keep their label, over 0 and up to 1.
         split_seed: of the lists.
         size: height and width in pixels; varied by default.
         overwrite: replace the dataset in ``output``.
@@ -151,23 +146,25 @@ def write_phantoms(
     Raises:
         MGCCError: if an argument is out of range, or ``output`` is not empty and ``overwrite`` is not set.
     """
+    options: dict[str, Any] = {"label_fraction": label_fraction, "protocol": "strict", "split_seed": split_seed}
+    faults = [*_not_whole("count", count, _LEAST_COUNT), *_not_whole("seed", seed, 0), *_size_faults(size)]
+    raise_faults(faults + option_faults(**options, overwrite=overwrite), "phantom")
     output = Path(output).absolute()
-    _check_request(output, count, overwrite)
+    _check_output(output, bool(overwrite))
     partial, former = (output.with_name(f".{output.name}.{os.getpid()}.{end}") for end in ("partial", "former"))
     try:
         for folder in ("images", "labels"):
             (partial / folder).mkdir(parents=True)
         numbers = tqdm(range(count), desc="phantoms", unit="image")
-        items = [_save(partial, f"phantom-{index:04d}", make_phantom(seed, index, size)) for index in numbers]
-        write_dataset(
-            partial,
-            _lists(items, label_fraction, split_seed),
-            name="phantom",
-            description=f"B-mode speckle phantoms of breast lesions, {count} images of seed {seed}",
-            protocol="strict",
-            split_seed=split_seed,
-            label_fraction=label_fraction,
-        )
+        items, thumbnails = [], []
+        for index in numbers:
+            phantom = make_phantom(seed, index, size)
+            items.append(_save(partial, f"phantom-{index:04d}", phantom))
+            thumbnails.append(thumbnail(phantom.image))
+        for item, group in zip(items, regroup(items, thumbnails), strict=True):
+            item["group"] = group
+        description = f"B-mode speckle phantoms of breast lesions, {count} images of seed {seed}"
+        write_dataset(partial, draw_lists(items, **options), name="phantom", description=description, **options)
         if output.is_dir():
             output.rename(former)
         partial.rename(output)

@@ -221,7 +221,7 @@ def _add_lesion(layers: _Layers, kind: str, margin: int) -> NDArray[np.uint8]:
     reach_x, reach_z = size * reach_x, size * reach_z
     low, high = layers.top / mm + reach_z + 2, layers.top / mm + room - reach_z
     row = rng.uniform(low, max(high, low + 1))
-    column = margin + rng.uniform(reach_x + 3, inner - reach_x - 3)
+    column = margin + rng.uniform(reach_x + 3, max(reach_x + 3, inner - reach_x - 3))
 
     # What is near it (within 5 mm) is worked out in a window.
     top, left = max(int(row - reach_z - 5 / mm), 0), max(int(column - reach_x - 5 / mm), 0)

@@ -15,7 +15,7 @@ from tqdm import tqdm
 
 from mgcc_monai.data import busi, folders
 from mgcc_monai.data.datalist import ALL_LISTS, FILE_NAME, find_dataset, load_datalist, write_dataset
-from mgcc_monai.data.duplicates import duplicate_groups, join_groups
+from mgcc_monai.data.duplicates import duplicate_groups, join_groups, regroup
 from mgcc_monai.data.entries import Entry, read_case
 from mgcc_monai.data.folders import Case
 from mgcc_monai.data.paths import read_tree
@@ -174,9 +174,16 @@ def prepare(
 
 
 def split(
-    dataset_dir: str, output_json: str, label_fraction: float = 1.0, protocol: str = "strict", split_seed: int = 0
+    dataset_dir: str,
+    output_json: str,
+    label_fraction: float | None = None,
+    protocol: str | None = None,
+    split_seed: int | None = None,
 ) -> dict[str, Any]:
     """Make another dataset file over the images of a dataset: another seed, protocol or share of labels.
+
+    What is not given stays as the dataset has it. Near-duplicates are looked for again, and groups that hold some are
+    joined, so that a dataset whose lists leak can be mended.
 
     Args:
         dataset_dir: the dataset's folder, or its file.
@@ -192,19 +199,25 @@ def split(
         MGCCError: if an option is wrong, the dataset is, or the file would lie outside its folder.
     """
     options: dict[str, Any] = {"label_fraction": label_fraction, "protocol": protocol, "split_seed": split_seed}
+    defaults = {"label_fraction": 1.0, "protocol": "strict", "split_seed": 0}
+    check_options(**{key: defaults[key] if value is None else value for key, value in options.items()})
+    dataset, target = load_datalist(dataset_dir, leaks=True), Path(os.path.abspath(str(output_json)))
+    options = {k: dataset.get(k, defaults[k]) if value is None else value for k, value in options.items()}
     check_options(**options)
-    dataset, target = load_datalist(dataset_dir), Path(os.path.abspath(str(output_json)))
     if target.suffix != ".json" or target.is_dir():
         raise MGCCError(f"{target}: not the name of a .json file; give one as --output_json")
     items: dict[str, dict[str, Any]] = {}
     for item in (item for name in ALL_LISTS for item in dataset.get(name, [])):
         items.setdefault(item["image"], {("label" if key == "withheld_label" else key): v for key, v in item.items()})
+    images = list(items)
     for item in items.values():
         for key in {"image", "label"} & item.keys():
             if not Path(item[key]).is_relative_to(target.parent):
                 raise MGCCError(f"{target}: not in the dataset's folder; give a file beside {FILE_NAME}")
             item[key] = Path(item[key]).relative_to(target.parent).as_posix()
     options["normals_as_unlabeled"] = bool(dataset.get("normals_as_unlabeled", False))
+    for item, group in zip(items.values(), regroup(list(items.values()), images), strict=True):
+        item["group"] = group
     kept = {key: dataset[key] for key in ("name", "description") if key in dataset}
     write_dataset(target.parent, draw_lists(list(items.values()), **options), target.name, **kept, **options)
     return _summary(target)

@@ -6,7 +6,7 @@ Every draw is a function of the seed and of the records sorted by key, and of no
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -20,12 +20,15 @@ __all__ = [
     "check_options",
     "draw_lists",
     "label_subset",
+    "option_faults",
     "published_split",
     "split_groups",
 ]
 
 FRACTIONS = (0.7, 0.1, 0.2)
 PROTOCOLS = ("strict", "published")
+
+Draw = Callable[..., dict[str, list[str]]]
 
 _LISTS = ("training", "validation", "test")
 _HELD_OUT = ("validation", "test")
@@ -157,12 +160,8 @@ def label_subset(training: Sequence[Record], fraction: float, seed: int = 0) -> 
     return sorted(kept)
 
 
-def check_options(label_fraction: float, protocol: str, split_seed: int, **switches: bool) -> None:
-    """Check the options of a draw, and switches that are to be True or False.
-
-    Raises:
-        MGCCError: if one is wrong; all that are wrong are listed.
-    """
+def option_faults(label_fraction: Any, protocol: Any, split_seed: Any, **switches: Any) -> list[str]:
+    """Return what is wrong with the options of a draw, and with switches that are to be True or False, a line each."""
     faults = []
     if isinstance(label_fraction, bool) or not isinstance(label_fraction, (int, float)) or not 0 < label_fraction <= 1:
         faults.append(f"label_fraction is {label_fraction!r}; give a number over 0 and up to 1")
@@ -171,7 +170,32 @@ def check_options(label_fraction: float, protocol: str, split_seed: int, **switc
     if isinstance(split_seed, bool) or not isinstance(split_seed, int) or split_seed < 0:
         faults.append(f"split_seed is {split_seed!r}; give a whole number from 0 on")
     faults += [f"{name} is {value!r}; give True or False" for name, value in switches.items() if value not in (0, 1)]
-    raise_faults(faults, "options")
+    return faults
+
+
+def check_options(label_fraction: float, protocol: str, split_seed: int, **switches: bool) -> None:
+    """Check the options of a draw, and switches that are to be True or False.
+
+    Raises:
+        MGCCError: if one is wrong; all that are wrong are listed.
+    """
+    raise_faults(option_faults(label_fraction, protocol, split_seed, **switches), "options")
+
+
+def _draw_phantoms(records: Sequence[Record], draw: Draw, seed: int) -> tuple[Sequence[Record], dict[str, list[str]]]:
+    """Draw image by image, as before phantoms had groups, and by group only where that parts one.
+
+    Phantoms too few to fill the lists class by class are drawn over all classes.
+    """
+    for tried in ([record._replace(group=record.key) for record in records], records):
+        try:
+            keys = draw(tried, seed=seed)
+        except MGCCError:
+            keys = draw([record._replace(class_name="lesion") for record in tried], seed=seed)
+        where = {key: name for name, chosen in keys.items() for key in chosen}
+        if len({(record.group, where[record.key]) for record in records}) == len({r.group for r in records}):
+            break
+    return tried, keys
 
 
 def draw_lists(
@@ -192,7 +216,8 @@ def draw_lists(
         normals_as_unlabeled: put normal images also to ``unlabeled``.
 
     Returns:
-        Items by list. What is unlabelled or normal and has the group of a held-out image is not trained on: such
+        Items by list. Phantoms keep the lists that they had before they had groups, unless these part one. What is
+        unlabelled or normal and has the group of a held-out image is not trained on: such
         unlabelled images stand in ``left_out``.
 
     Raises:
@@ -207,7 +232,10 @@ def draw_lists(
         if "label" in item and item["class"] != "normal"
     ]
     draw = split_groups if protocol == "strict" else published_split
-    keys = draw(records, seed=split_seed)
+    if records and all(by_image[record.key].get("source") == "phantom" for record in records):
+        records, keys = _draw_phantoms(records, draw, split_seed)
+    else:
+        keys = draw(records, seed=split_seed)
     training = [record for record in records if record.key in set(keys["training"])]
     labelled = set(label_subset(training, label_fraction, split_seed))
     lists = {name: [by_image[key] for key in keys[name]] for name in _HELD_OUT}

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from mgcc_monai.errors import MGCCError
+from mgcc_monai.errors import MGCCError, raise_faults
 from mgcc_monai.generation.features import (
     ScatteringFeatures,
     band_power,
@@ -21,9 +21,18 @@ from mgcc_monai.generation.features import (
     to_side,
 )
 
-__all__ = ["Decision", "QualityGate", "image_scores"]
+__all__ = ["Decision", "QualityGate", "image_scores", "too_few"]
 
 _LEAST = 10  # training images, below which no limit can be set
+
+
+def too_few(training: int, copied: int = 0) -> list[str]:
+    """Return what keeps so many training images, some of which have an exact copy among them, from setting limits."""
+    if training < _LEAST:
+        return [f"quality: {training} training images found; the gate needs at least {_LEAST}"]
+    if 2 * copied >= training:
+        return ["quality: most training images have an exact copy among them; leave out the copies"]
+    return []
 
 
 def image_scores(images: Tensor) -> dict[str, Tensor]:
@@ -106,8 +115,7 @@ class QualityGate:
         Raises:
             MGCCError: for fewer than 10 images, or images that are mostly the same.
         """
-        if len(images) < _LEAST:
-            raise MGCCError(f"quality: {len(images)} training images found; the gate needs at least {_LEAST}")
+        raise_faults(too_few(len(images)))
         network = ScatteringFeatures() if network is None else network
         seen = [images]
         if reconstruct is not None:
@@ -122,7 +130,7 @@ class QualityGate:
         nearest = apart.min(dim=1).values
         spread = nearest.median().item()
         if not spread > 0:
-            raise MGCCError("quality: most training images have an exact copy among them; leave out the copies")
+            raise MGCCError(*too_few(len(images), len(images)))
         scores = [image_scores(part) for part in seen]
         rows = {name: torch.cat([part[name] for part in scores]) for name in scores[0]} | {"distance": nearest / spread}
         table = torch.stack(list(rows.values()), dim=1).numpy()

@@ -38,10 +38,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from mgcc_monai.errors import MGCCError
+from mgcc_monai.errors import MGCCError, raise_faults
 from mgcc_monai.generation.features import SIDE, check_images, to_side
 
-__all__ = ["PERCENTILE", "AuditFailed", "audit", "calibrate", "correlations", "nearest", "planted_copies"]
+__all__ = ["PERCENTILE", "AuditFailed", "audit", "calibrate", "correlations", "nearest", "planted_copies", "too_few"]
 
 PERCENTILE = 95.0
 LEAST_RECALL = 0.95
@@ -121,6 +121,18 @@ def nearest(images: Tensor, references: Tensor) -> tuple[Tensor, Tensor]:
     return tuple(correlations(images, references).max(dim=1))
 
 
+def too_few(heldout: int, training: int) -> list[str]:
+    """Return what keeps so many held-out and training images from setting a threshold."""
+    if heldout < _LEAST:
+        return [
+            f"memorisation audit: {heldout} held-out images found; give at least {_LEAST} (19 or more for a 95th "
+            "percentile) in the validation list"
+        ]
+    if not training:
+        return ["memorisation audit: no training images found; give the list that the generator was trained on"]
+    return []
+
+
 def calibrate(heldout_reconstructed: Tensor, training: Tensor) -> float:
     """Correlation above which an image counts as a copy: 5 % of further images of the same kind exceed it by chance.
 
@@ -133,13 +145,7 @@ def calibrate(heldout_reconstructed: Tensor, training: Tensor) -> float:
     Raises:
         MGCCError: for fewer than 5 held-out images, or no training image.
     """
-    if len(heldout_reconstructed) < _LEAST:
-        raise MGCCError(
-            f"memorisation audit: {len(heldout_reconstructed)} held-out images found; give at least {_LEAST} (19 or "
-            "more for a 95th percentile) in the validation list"
-        )
-    if not len(training):
-        raise MGCCError("memorisation audit: no training images found; give the list that the generator was trained on")
+    raise_faults(too_few(len(heldout_reconstructed), len(training)))
     found = nearest(heldout_reconstructed, training)[0].double().cpu().numpy()
     return float(np.quantile(found, PERCENTILE / 100, method="weibull"))
 

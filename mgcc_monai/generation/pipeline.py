@@ -18,6 +18,7 @@ from monai.networks.utils import eval_mode
 from PIL import Image
 from tqdm import tqdm
 
+from mgcc_monai.data.latents import class_shares
 from mgcc_monai.errors import MGCCError, one_line
 from mgcc_monai.generation.schedulers import new_scheduler
 from mgcc_monai.networks import autoencoder
@@ -214,13 +215,7 @@ class LatentDiffusionPipeline(DiffusionPipeline):
         Raises:
             MGCCError: when they are not one number a class, or negative.
         """
-        names = self.config.classes
-        given = self.config.class_mix if class_mix is None else class_mix
-        mix = np.asarray(given if len(given) else [1.0] * len(names), dtype=np.float64)
-        if len(mix) != len(names) or not np.isfinite(mix).all() or (mix < 0).any() or (len(mix) and not mix.sum()):
-            kinds = ", ".join(names) or "no class"
-            raise MGCCError(f"class_mix {list(given)}: give {len(names)} shares from 0 to 1, of {kinds}.")
-        return (mix / mix.sum()).tolist() if len(mix) else []
+        return class_shares(self.config.class_mix if class_mix is None else class_mix, self.config.classes)
 
     def class_numbers(
         self,

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from diffusers import SchedulerMixin
 from tqdm import tqdm
 
 from mgcc_monai.data.datalist import image_sha256
@@ -26,9 +27,45 @@ from mgcc_monai.handlers.memory import is_out_of_memory
 from mgcc_monai.lock import held
 from mgcc_monai.options import whole
 
-__all__ = ["generate"]
+__all__ = ["check_request", "generate"]
 
 SETTINGS = "generation.json"
+
+
+def check_request(
+    pipeline: LatentDiffusionPipeline,
+    count: int | None = None,
+    indices: Sequence[int] | None = None,
+    seed: int = 0,
+    class_mix: Sequence[float] | None = None,
+    class_labels: str | int | Sequence[str | int] | None = None,
+    batch_size: int = 16,
+    num_inference_steps: int = 25,
+    guidance_scale: float = 1.0,
+    scheduler: Any = None,
+) -> tuple[dict[int, str], SchedulerMixin]:
+    """Check what a pipeline is asked for, without drawing; arguments as of :func:`generate`.
+
+    Returns:
+        the class of each image by its index, empty where the model knows none; and the sampler.
+
+    Raises:
+        MGCCError: for an argument that cannot be.
+    """
+    if indices is None and count is None:
+        raise MGCCError("count: say how many images to make, or name their indices.")
+    if indices is None:
+        wanted = list(range(whole(count, "count", 1)))
+    else:
+        wanted = [whole(index, "indices", 0) for index in ([indices] if np.ndim(indices) == 0 else indices)]
+    if not wanted:
+        raise MGCCError("indices: no image is asked for; name at least one.")
+    numbers = pipeline.class_numbers(wanted, seed, class_labels, class_mix)
+    names = [""] * len(wanted) if numbers is None else [pipeline.config.classes[number] for number in numbers]
+    if guidance_scale != 1 and not pipeline.config.classes:
+        raise MGCCError(f"guidance_scale {guidance_scale}: the model knows no classes to guide by; give 1.")
+    pipeline.group_size(batch_size)
+    return dict(sorted(zip(wanted, names))), new_scheduler(scheduler, pipeline.scheduler, num_inference_steps)
 
 
 def generate(
@@ -74,31 +111,18 @@ def generate(
         MGCCError: for an argument that cannot be, a folder that another run is using, a full disk or too little
             memory. What was finished is kept.
     """
-    if indices is None and count is None:
-        raise MGCCError("count: say how many images to make, or name their indices.")
-    if indices is None:
-        wanted = list(range(whole(count, "count", 1)))
-    else:
-        wanted = [whole(index, "indices", 0) for index in ([indices] if np.ndim(indices) == 0 else indices)]
-    if not wanted:
-        raise MGCCError("indices: no image is asked for; name at least one.")
     if not isinstance(pipeline, LatentDiffusionPipeline):
         pipeline = LatentDiffusionPipeline.from_pretrained(pipeline)
     if device is not None:
         pipeline.to(device)
-    numbers = pipeline.class_numbers(wanted, seed, class_labels, class_mix)
-    names = [""] * len(wanted) if numbers is None else [pipeline.config.classes[number] for number in numbers]
-    classes = dict(sorted(zip(wanted, names)))
     options = {
         "num_inference_steps": num_inference_steps,
         "guidance_scale": guidance_scale,
         "scheduler": scheduler,
         "batch_size": batch_size,
     }
-    if guidance_scale != 1 and not pipeline.config.classes:
-        raise MGCCError(f"guidance_scale {guidance_scale}: the model knows no classes to guide by; give 1.")
-    pipeline.group_size(batch_size)  # refused here, before anything is written
-    sampler = new_scheduler(scheduler, pipeline.scheduler, num_inference_steps)
+    # refused here, before anything is written
+    classes, sampler = check_request(pipeline, count, indices, seed, class_mix, class_labels, **options)
     plan = json.dumps({k: v for k, v in sampler.config.items() if k[0] != "_"}, sort_keys=True, default=str)
     settings = {
         "model": pipeline.fingerprint(),

@@ -2,32 +2,42 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from mgcc_monai.data.datalist import ALL_LISTS
+from mgcc_monai.data.latents import class_shares
+from mgcc_monai.distributed import rank_and_size
 from mgcc_monai.errors import MGCCError, raise_faults
+from mgcc_monai.generation import gate, memorisation
 from mgcc_monai.generation.storage import load_autoencoder, weights_hash
 from mgcc_monai.options import boolean
-from mgcc_monai.preflight.segmentation import check_data, read_run
+from mgcc_monai.preflight.segmentation import read_run
 
-__all__ = ["check_autoencoder", "check_generator", "check_generator_data", "check_origin"]
+__all__ = [
+    "check_autoencoder",
+    "check_classes",
+    "check_gate",
+    "check_generator",
+    "check_generator_data",
+    "check_origin",
+]
 
 
 def check_generator_data(datalist: Mapping[str, Any], items: Sequence[Mapping[str, Any]], batch_size: int) -> None:
-    """Check the dataset, the images that autoencoder and denoiser learn from, and those held out to judge them.
+    """Check that there are enough images for autoencoder and denoiser to learn from, and some to judge them by.
 
     Args:
         datalist: a dataset as :func:`mgcc_monai.data.load_datalist` reads it.
         items: the images to train on.
-        batch_size: images a batch.
+        batch_size: images a batch, of each process.
 
     Raises:
         MGCCError: lists every fault.
     """
-    faults = []
-    if int(batch_size) < 1:
-        faults.append(f"a batch of {batch_size} images: give at least 1.")
+    faults, batch_size = [], int(batch_size) * rank_and_size()[1]
     if len(items) < 2:
         faults.append(
             f"lists 'training' and 'unlabeled': {len(items)} image in all; a generator would learn it by heart. "
@@ -41,7 +51,40 @@ def check_generator_data(datalist: Mapping[str, Any], items: Sequence[Mapping[st
     held_out = datalist["validation"]
     if not held_out:
         faults.append("list 'validation': empty, so nothing can judge the generator; prepare more images.")
-    raise_faults(faults + check_data(datalist, items), "images to learn")
+    raise_faults(faults, "images to learn")
+
+
+def check_classes(classes: Sequence[str], mix: Sequence[float]) -> None:
+    """Check that there is a share of each class to draw.
+
+    Args:
+        classes: names of the classes that the denoiser learns.
+        mix: share of each.
+
+    Raises:
+        MGCCError: when there is not.
+    """
+    class_shares(mix, classes)
+
+
+def check_gate(
+    datalist: Mapping[str, Any], items: Sequence[Mapping[str, Any]], held_out: Sequence[Mapping[str, Any]]
+) -> None:
+    """Check that there are enough images to judge the generated ones by.
+
+    Args:
+        datalist: a dataset as :func:`mgcc_monai.data.load_datalist` reads it.
+        items: the images that the generator learns from.
+        held_out: those that it does not.
+
+    Raises:
+        MGCCError: lists every fault.
+    """
+    pixels = {item["image"]: item["sha256"] for name in ALL_LISTS for item in datalist.get(name, [])}
+    counts = Counter(pixels[item["image"]] for item in items)
+    copied = sum(count for count in counts.values() if count > 1)
+    faults = [*gate.too_few(len(items), copied), *memorisation.too_few(len(held_out), len(items))]
+    raise_faults(faults, "images to judge by")
 
 
 def check_autoencoder(

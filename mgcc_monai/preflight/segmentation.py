@@ -14,9 +14,11 @@ from mgcc_monai.data.datalist import ALL_LISTS, load_datalist
 from mgcc_monai.data.integrity import check_dataset
 from mgcc_monai.data.nifti import lay_on
 from mgcc_monai.data.reader import image_stem, read_image, read_mask
+from mgcc_monai.distributed import rank_and_size
 from mgcc_monai.errors import MGCCError, raise_faults
 
 __all__ = [
+    "check_data",
     "check_evaluation",
     "check_inference",
     "check_options",
@@ -74,12 +76,15 @@ def check_items(items: Sequence[Mapping[str, Any]], crop: Any = None) -> list[st
     return list(dict.fromkeys(faults))  # what is wrong with a file is told once, not for every frame of it
 
 
-def check_data(datalist: Mapping[str, Any], items: Sequence[Mapping[str, Any]]) -> list[str]:
-    """Run every check of ``python -m mgcc_monai check`` before a training, and return the faults, a line each.
+def check_data(datalist: Mapping[str, Any], items: Sequence[Mapping[str, Any]]) -> None:
+    """Run every check of ``python -m mgcc_monai check`` before a training.
 
     Args:
         datalist: a dataset as :func:`mgcc_monai.data.load_datalist` reads it.
         items: what is trained on; those that are not of the dataset, such as generated images, are read too.
+
+    Raises:
+        MGCCError: lists every fault.
     """
     listed = {item["image"] for name in ALL_LISTS for item in datalist.get(name, [])}
     report = check_dataset(datalist["file"], near_copies=len(listed) <= _COMPARED)
@@ -90,7 +95,7 @@ def check_data(datalist: Mapping[str, Any], items: Sequence[Mapping[str, Any]]) 
             "%s: %d warnings, to be seen by `python -m mgcc_monai check`.", report.file, len(report.warnings)
         )
     others = check_items([item for item in items if item["image"] not in listed])
-    return [*(finding.line for finding in report.faults), *others]
+    raise_faults([*(finding.line for finding in report.faults), *others], "training data")
 
 
 def check_training(
@@ -100,13 +105,13 @@ def check_training(
     unlabeled_batch_size: int,
     consistency_weight: float,
 ) -> None:
-    """Check that the lists can feed the batches and that the dataset has no fault.
+    """Check that the lists can feed the batches.
 
     Args:
         datalist: a dataset as :func:`mgcc_monai.data.load_datalist` reads it.
         unlabeled: the items of the unlabelled stream.
-        batch_size: labelled images a batch.
-        unlabeled_batch_size: unlabelled images a batch.
+        batch_size: labelled images a batch, of each process.
+        unlabeled_batch_size: unlabelled images a batch, of each process.
         consistency_weight: final weight of the consistency.
 
     Raises:
@@ -114,25 +119,28 @@ def check_training(
     """
     faults = []
     training, validation = datalist["training"], datalist["validation"]
-    for name, size in (("batch_size", batch_size), ("unlabeled_batch_size", unlabeled_batch_size)):
-        if int(size) < 1:
-            faults.append(f"--{name} {size}: give at least 1.")
-    if consistency_weight < 0:
-        faults.append(f"--consistency_weight {consistency_weight}: give 0 or more.")
+    ranks = rank_and_size()[1]
+    batch_size, unlabeled_batch_size = int(batch_size) * ranks, int(unlabeled_batch_size) * ranks
     if len(training) < batch_size:
         faults.append(
             f"list 'training': {len(training)} labelled images for batches of {batch_size}; lower --batch_size or "
             "raise --label_fraction when preparing."
         )
     if consistency_weight > 0 and len(unlabeled) < unlabeled_batch_size:
+        listed = {item["image"] for name in ALL_LISTS for item in datalist.get(name, [])}
+        generated = sum(item["image"] not in listed for item in unlabeled)
         faults.append(
-            f"list 'unlabeled': {len(unlabeled)} images for batches of {unlabeled_batch_size}, while the consistency "
-            f"weight is {consistency_weight:g}; prepare with --label_fraction below 1 or with --unlabeled FOLDER, or "
-            "train with configs/methods/supervised.yaml."
+            f"unlabelled images: {len(unlabeled)}, {generated} of them generated, for batches of "
+            f"{unlabeled_batch_size}; lower --unlabeled_batch_size, raise --count, or give --generated_fraction 0 to "
+            "train on real images alone."
+            if generated
+            else f"list 'unlabeled': {len(unlabeled)} images for batches of {unlabeled_batch_size}, while the "
+            f"consistency weight is {consistency_weight:g}; prepare with --label_fraction below 1 or with --unlabeled "
+            "FOLDER, or train with configs/methods/supervised.yaml."
         )
     if not validation:
         faults.append("list 'validation': empty, so no best weights can be chosen; prepare more images.")
-    raise_faults(faults + check_data(datalist, unlabeled), "training data")
+    raise_faults(faults, "training data")
 
 
 def check_inference(paths: Sequence[str], dataset_dir: str, output_dir: str, crop: Any = None) -> None:
@@ -164,7 +172,11 @@ def check_inference(paths: Sequence[str], dataset_dir: str, output_dir: str, cro
 
 
 def check_evaluation(
-    datalist: Mapping[str, Any], items: Sequence[Mapping[str, Any]], name: str, run: Mapping[str, Any]
+    datalist: Mapping[str, Any],
+    items: Sequence[Mapping[str, Any]],
+    name: str,
+    run: Mapping[str, Any],
+    threshold: float,
 ) -> None:
     """Check the images to evaluate on, and that none of them trained the weights.
 
@@ -173,11 +185,14 @@ def check_evaluation(
         items: its items to evaluate.
         name: the list that they are of.
         run: the ``run.json`` of the weights.
+        threshold: probability from which a pixel is lesion.
 
     Raises:
-        MGCCError: when there was no training, or the weights were trained on another split of these images; or lists
+        MGCCError: when the threshold is none, there was no training, or the weights were trained on another split of these images; or lists
             every unreadable file.
     """
+    if isinstance(threshold, bool) or not isinstance(threshold, int | float) or not 0 < threshold < 1:
+        raise MGCCError(f"--threshold {threshold}: give a number between 0 and 1.")
     if "missing" in run:
         raise MGCCError(f"{run['missing']}: there is no such file; {TRAIN_FIRST}")
     if run.get("dataset_hash") != datalist["hash"] and not Path(run.get("dataset", "")).exists():

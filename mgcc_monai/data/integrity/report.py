@@ -14,7 +14,7 @@ import numpy as np
 from tqdm import tqdm
 
 from mgcc_monai.data.datalist import find_dataset, image_moments, statistics_of
-from mgcc_monai.data.duplicates import THRESHOLD, duplicate_pairs, thumbnail
+from mgcc_monai.data.duplicates import CHECKED, duplicate_pairs, thumbnail
 from mgcc_monai.data.integrity.checks import FAULT, WARNING, Check, Finding
 from mgcc_monai.data.integrity.dataset import PARTS, Dataset
 from mgcc_monai.data.integrity.images import FILE_CHECKS, IMAGE_CHECKS, open_picture
@@ -23,7 +23,6 @@ from mgcc_monai.data.integrity.masks import MASK_CHECKS, PAIR_CHECKS, PIXEL_CHEC
 
 __all__ = ["CHECKS", "Report", "check_dataset"]
 
-_MARGIN = 0.01  # over the threshold of `prepare`, lest another machine's rounding make a pair of what it let be
 _FEWEST, _FAR, _LEVELS = 20, 8.0, 20.0  # images to compare with; robust deviations; grey levels
 _STATISTICS_OFF = 0.01
 _SHOWN = 20  # warnings of a check; faults are all shown
@@ -90,7 +89,7 @@ def _near_copies(read: _Read, workers: int) -> Iterator[tuple[Any, str]]:
     names = list(items)
     sides = [PARTS[items[name][0]] for name in names]
     thumbnails = [read.seen[name].thumbnail for name in names]
-    for i, j in duplicate_pairs(thumbnails, THRESHOLD + _MARGIN, sides, workers):
+    for i, j in duplicate_pairs(thumbnails, CHECKED, sides, workers):
         (part, first), (other, second) = items[names[i]], items[names[j]]
         if first["sha256"] != second["sha256"] and first["group"] != second["group"]:
             yield read.data.path(names[j]), f"in {other}, all but the same image as {names[i]} in {part}"

@@ -1,0 +1,104 @@
+"""What a later stage would refuse is refused before the first one: its checks, with what earlier ones make stood in."""
+
+from __future__ import annotations
+
+import logging
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from monai.bundle import ConfigParser
+
+from mgcc_monai.errors import one_line
+from mgcc_monai.preflight.segmentation import read_settings
+from mgcc_monai.preflight.shapes import copy_parser, untrained, untrained_denoiser
+
+__all__ = ["check_stages"]
+
+logger = logging.getLogger(__name__)
+
+_OF_OPTIONS = (
+    "check_options",
+    "check_segmenter_shape",
+    "check_segmenter_step",
+    "check_autoencoder_shape",
+    "check_denoiser_shape",
+)
+_OF_DATA = (
+    "check_generator_data",
+    "check_classes",
+    "check_gate",
+    "check_request",
+    "check_training",
+    "check_evaluation",
+    "check_weights",
+    "check_data",
+)
+
+
+def check_stages(stages: Mapping[str, tuple[str, Sequence[Path]]], settings: Mapping[str, Any], data: bool) -> None:
+    """Evaluate the checks in the run lists of stages, but those of what an earlier stage makes.
+
+    Untrained networks stand in for those that are not trained yet, and as many names as are asked for in for images
+    that are not generated yet.
+
+    Args:
+        stages: run id and configs of each, by its name, in order.
+        settings: names and values to lay on the configs.
+        data: check what depends on the dataset too; else what depends on options alone.
+
+    Raises:
+        MGCCError: what the first stage that would refuse says.
+    """
+    parsers: dict[str, ConfigParser] = {}
+    names: Sequence[str] = _OF_DATA if data else _OF_OPTIONS
+    for stage, (run_id, files) in stages.items():
+        parser = ConfigParser()
+        parser.read_config([str(path) for path in files])
+        parser.update(dict(settings))
+        check = ""
+        try:
+            parsers[stage] = parser = copy_parser(parser, **_stand_ins(stage, parser, parsers, data))
+            for place, item in enumerate(parser[run_id]):
+                check = "".join(re.findall(r"^\$mgcc_monai\.preflight\.(\w+)\(", item))
+                if check == "check_weights" and stage == "evaluate" and "ckpt_path" not in settings:
+                    continue  # they are not there yet
+                if check in names:
+                    parser.get_parsed_content(f"{run_id}#{place}")
+                if check == "check_data":  # once: all stages have the same dataset
+                    names = [name for name in names if name != check]
+        except Exception as error:
+            logger.warning("%s: not all can be checked before it starts (%s).", stage, one_line(error))
+
+
+def _stand_ins(stage: str, parser: ConfigParser, before: Mapping[str, ConfigParser], data: bool) -> dict[str, Any]:
+    """Return what stands in for what the stages before a stage make, by its id in the stage's config."""
+    if stage == "train_diffusion":
+        vae = untrained("network_def", before["train_autoencoder"]).vae
+        channels = vae.config.latent_channels
+        vae.register_to_config(latents_mean=[0.0] * channels, latents_std=[1.0] * channels)
+        return {"autoencoder_dir": vae, "vae": vae}
+    if not data:
+        return {}
+    if stage == "generate":
+        earlier = before["train_diffusion"]
+        run = {name: earlier.get_parsed_content(name) for name in ("image_size", "keep_aspect", "trained_lists")}
+        vae = earlier.get_parsed_content("vae")
+        network = untrained_denoiser(earlier, vae, run["image_size"])
+        whole = copy_parser(earlier, network=network, pipeline__provenance={})
+        return {"model_run": run, "pipeline": whole.get_parsed_content("pipeline")}
+    if stage == "train":
+        stand_ins = {"network": untrained("network_def", parser)}
+        if "generate" in before:
+            indices, count = (before["generate"].get_parsed_content(name) for name in ("indices", "count"))
+            stand_ins["generated"] = [{"image": ""}] * (count if indices is None else np.size(indices))
+        return stand_ins
+    if stage == "evaluate":
+        earlier = before["train"]
+        run = {name: earlier.get_parsed_content(name) for name in ("preset", "method", "seed", "unlabeled_lists")}
+        run["dataset_hash"] = earlier.get_parsed_content("datalist")["hash"]
+        settings = read_settings("", str(Path(parser["bundle_root"]) / "configs" / "inference.json"))
+        return {"network": earlier.get_parsed_content("network"), "run_header": run, "settings": settings}
+    return {}
