@@ -13,7 +13,7 @@ from PIL import Image, ImageOps
 from mgcc_monai.data.bounds import check_file_size, check_pixels, check_unpacked
 from mgcc_monai.data.dicom import read_header
 from mgcc_monai.data.paths import IMAGE_SUFFIXES, REFUSED, is_dicom, suffix
-from mgcc_monai.errors import MGCCError, one_line
+from mgcc_monai.errors import MGCCError, one_line, plain_os_errors
 
 __all__ = [
     "check_file",
@@ -27,6 +27,7 @@ __all__ = [
 _MILLIMETRES = {"meter": 1000.0, "mm": 1.0, "micron": 0.001, "unknown": 1.0}
 
 
+@plain_os_errors()
 def check_file(path: Path) -> None:
     """Refuse a file that is missing, empty, no image, or of a kind that is not read."""
     if not path.is_file():
@@ -155,6 +156,7 @@ def read_nifti(path: Path, frame: Any = None) -> tuple[np.ndarray, tuple[float, 
     return values, (zooms[1] * factor, zooms[0] * factor) if known else None
 
 
+@plain_os_errors()
 def count_frames(path: str | Path) -> int:
     """Count the frames of an image file without decoding any.
 

@@ -15,13 +15,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
-from tqdm import tqdm
 
 from mgcc_monai.data.datalist import FILE_NAME, image_sha256, load_datalist, write_dataset
 from mgcc_monai.data.phantom_anatomy import make_scene
 from mgcc_monai.data.phantom_physics import draw_scanner, form_image, log_compress
 from mgcc_monai.data.splits import Record, label_subset, split_groups
-from mgcc_monai.errors import MGCCError
+from mgcc_monai.errors import MGCCError, plain_os_errors
+from mgcc_monai.files import try_writable
+from mgcc_monai.progress import progress_bar
 
 __all__ = ["Phantom", "make_phantom", "write_phantoms"]
 
@@ -125,6 +126,7 @@ def _lists(items: list[dict[str, Any]], label_fraction: float, split_seed: int) 
     return lists
 
 
+@plain_os_errors()
 def write_phantoms(
     output: str | Path,
     count: int = 200,
@@ -154,10 +156,11 @@ def write_phantoms(
     output = Path(output).absolute()
     _check_request(output, count, overwrite)
     partial, former = (output.with_name(f".{output.name}.{os.getpid()}.{end}") for end in ("partial", "former"))
+    try_writable(partial)
     try:
         for folder in ("images", "labels"):
             (partial / folder).mkdir(parents=True)
-        numbers = tqdm(range(count), desc="phantoms", unit="image")
+        numbers = progress_bar(range(count), desc="phantoms", unit="image")
         items = [_save(partial, f"phantom-{index:04d}", make_phantom(seed, index, size)) for index in numbers]
         write_dataset(
             partial,

@@ -19,6 +19,7 @@ from mgcc_monai.errors import MGCCError, one_line
 from mgcc_monai.files import sha256, write_file, write_json
 from mgcc_monai.handlers.preemption import Preempted, StopSignals
 from mgcc_monai.security.weights import load_checkpoint, save_atomically
+from mgcc_monai.words import monai_text
 
 __all__ = ["BestWeights", "ResumableCheckpoint", "install_weights"]
 
@@ -247,7 +248,7 @@ def install_weights(folder: str, models: str) -> Path | None:
     if not is_main_process() or not source.is_file():
         return None
     settings = json.loads((Path(folder) / "inference.json").read_text())
-    settings["bundle_root"] = str(target.parent.absolute())
+    settings["bundle_root"] = monai_text(str(target.parent.absolute()))
     try:
         if target.is_file() and sha256(target) != sha256(source):
             write_file(target.with_name("model.previous.pt"), target.read_bytes())

@@ -8,6 +8,7 @@ from ignite.engine import Engine, Events
 from tqdm import tqdm
 
 from mgcc_monai.distributed import is_main_process
+from mgcc_monai.progress import progress_bar
 
 __all__ = ["BatchProgress", "TrainingProgress"]
 
@@ -37,7 +38,7 @@ class TrainingProgress:
         if self.bar is not None:
             return
         total = engine.state.max_epochs * engine.state.epoch_length
-        self.bar = tqdm(
+        self.bar = progress_bar(
             total=total, initial=engine.state.iteration, desc=self.name, unit="it", disable=not is_main_process()
         )
 
@@ -82,4 +83,6 @@ class BatchProgress:
 
     def open(self, engine: Engine) -> None:
         """Show the bar."""
-        self.bar = tqdm(total=engine.state.epoch_length, desc=self.name, unit="batch", disable=not is_main_process())
+        self.bar = progress_bar(
+            total=engine.state.epoch_length, desc=self.name, unit="batch", disable=not is_main_process()
+        )

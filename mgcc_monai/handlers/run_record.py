@@ -15,8 +15,10 @@ from pathlib import Path
 from typing import Any
 
 from mgcc_monai.distributed import is_main_process, wait
+from mgcc_monai.errors import plain_os_errors
 from mgcc_monai.files import set_aside, write_json
 from mgcc_monai.options import active_parser, literal
+from mgcc_monai.words import monai_text
 
 __all__ = ["RunRecord"]
 
@@ -47,6 +49,7 @@ class RunRecord:
         self.content: dict[str, Any] = {}
         self.begun = 0.0
 
+    @plain_os_errors()
     def start(self) -> None:
         """Make the folder and write what is known before the run; other processes wait for it."""
         self.begun = time.time()
@@ -102,6 +105,7 @@ class RunRecord:
         """Note the end and the seconds that it took."""
         self.update(status=status, ended=_now(), seconds=round(time.time() - self.begun, 1))
 
+    @plain_os_errors()
     def write_inference(self, threshold: float) -> None:
         """Write the run's ``inference.json``: the bundle's, with this run's network, statistics and threshold."""
         if self.inference is None or self.parser is None:
@@ -110,7 +114,9 @@ class RunRecord:
         for name in ("network_def", "image_size", "keep_aspect", "image_mean", "image_std"):
             if name in settings and name in self.parser.config:
                 settings[name] = literal(self.parser, name)
-        settings.update(threshold=threshold, bundle_root=str(self.folder), ckpt_path="$@bundle_root + '/model.pt'")
+        settings.update(
+            threshold=threshold, bundle_root=monai_text(str(self.folder)), ckpt_path="$@bundle_root + '/model.pt'"
+        )
         write_json(self.folder / "inference.json", settings)
 
 

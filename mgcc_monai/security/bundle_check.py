@@ -16,7 +16,7 @@ from typing import Any
 import yaml
 
 import mgcc_monai
-from mgcc_monai.errors import MGCCError, raise_faults
+from mgcc_monai.errors import MGCCError, plain_os_errors, raise_faults
 from mgcc_monai.files import sha256
 from mgcc_monai.security.archives import extract_safe
 from mgcc_monai.security.configs import config_faults, file_faults, logging_faults
@@ -53,6 +53,7 @@ class Finding:
         return "".join(c if c.isprintable() else f"\\x{ord(c):02x}" for c in line)
 
 
+@plain_os_errors()
 def check_bundle(path: str | Path) -> list[Finding]:
     """Find every ``_target_``, expression, file of code and file of weights of a bundle that is not on our list.
 
@@ -94,8 +95,8 @@ def check_definition(definition: Any, where: str) -> None:
 
 
 def _folder(root: Path) -> Iterator[Finding]:
-    count = 0
-    for folder, folders, files in os.walk(root):
+    count, unread = 0, []
+    for folder, folders, files in os.walk(root, onerror=unread.append):
         for name in sorted(folders + files):
             path = Path(folder) / name
             count += 1
@@ -106,7 +107,9 @@ def _folder(root: Path) -> Iterator[Finding]:
         if count > _MAX_FILES:
             yield Finding(".", "", f"has more than the {_MAX_FILES} files that are looked into")
             return
-    if count == 0:
+    for error in unread:
+        yield Finding(Path(error.filename).relative_to(root).as_posix(), "", f"cannot be read ({error.strerror})")
+    if count == 0 and not unread:
         yield Finding(".", "", "is empty")
 
 
