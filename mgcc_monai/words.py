@@ -144,8 +144,6 @@ def _running_call() -> dict[str, Any] | None:
 
 
 def _config_files(given: Any) -> list[Path]:
-    if isinstance(given, str) and not Path(given).is_file():
-        given = given.split(",")  # as MONAI does
     return [Path(name) for name in ([given] if isinstance(given, str | os.PathLike) else given or [])]
 
 
