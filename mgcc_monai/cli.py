@@ -5,37 +5,35 @@ from __future__ import annotations
 import difflib
 import functools
 import inspect
+import os
+import re
 import sys
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, get_type_hints
 
 import fire
 
 from mgcc_monai.data.integrity import check_dataset
 from mgcc_monai.data.phantom import write_phantoms
 from mgcc_monai.data.prepare import describe, prepare, split
-from mgcc_monai.errors import MGCCError
+from mgcc_monai.errors import MGCCError, plain_os_errors
 from mgcc_monai.evaluation.show import show_run
-from mgcc_monai.files import write_json
+from mgcc_monai.files import try_writable, write_json
 from mgcc_monai.fit import fit
 from mgcc_monai.interop.authors import convert as convert_checkpoint
 from mgcc_monai.options import boolean
+from mgcc_monai.words import Word, split_words
 
 __all__ = ["main"]
 
 
 def _making_a_dataset(function: Callable[..., Any], output: str) -> Callable[..., None]:
-    """Make a command of a function that writes a dataset: read its switches strictly, describe what it wrote."""
-    parameters = inspect.signature(function).parameters
+    """Make a command of a function that writes a dataset: describe what it wrote."""
 
     @functools.wraps(function)
-    def command(*words: Any, **options: Any) -> None:
-        bound = inspect.signature(function).bind(*words, **options)
-        for name, value in bound.arguments.items():
-            if isinstance(parameters[name].default, bool):
-                bound.arguments[name] = boolean(value, name)
-        function(*bound.args, **bound.kwargs)
-        print(describe(str(bound.arguments[output])))
+    def command(**options: Any) -> None:
+        function(**options)
+        print(describe(options[output]))
 
     return command
 
@@ -60,6 +58,8 @@ def check(dataset_dir: str, report: str = "") -> None:
         dataset_dir: the dataset's folder, or its file.
         report: a JSON file to write everything to.
     """
+    if report:
+        try_writable(report, file=True)
     found = check_dataset(str(dataset_dir))
     if report:
         write_json(str(report), found.content())
@@ -88,31 +88,85 @@ COMMANDS = {
 }
 
 
-def check_arguments(arguments: Sequence[str]) -> None:
-    """Refuse an option that a command does not have before the command does anything; fire says so only afterwards.
+def read_arguments(command: str, words: Sequence[str]) -> dict[str, Any]:
+    """Read the words behind a command: text as typed, numbers and switches strictly, by its function's annotations.
 
     Args:
-        arguments: the words of the command line, the command first.
+        command: one of ``COMMANDS``.
+        words: options as ``--name text`` or ``--name=text``; before them, words for the first parameters.
+
+    Returns:
+        what to call the function with.
 
     Raises:
-        MGCCError: names the option and the nearest one that there is.
+        MGCCError: for an option that there is not, comes twice or lacks its value, and for a value that cannot be.
     """
-    if not arguments or arguments[0] not in COMMANDS:
-        return
-    known = inspect.signature(COMMANDS[arguments[0]]).parameters
-    if any(parameter.kind is parameter.VAR_KEYWORD for parameter in known.values()):
-        return  # the command looks at its options itself
-    for word in arguments[1:]:
-        name = word[2:].split("=")[0].replace("-", "_")
-        if word == "--":
-            return
-        if word.startswith("--") and name not in known and name != "help":
-            close = difflib.get_close_matches(name, list(known), n=1)
-            hint = f"did you mean --{close[0]}?" if close else f"there are {', '.join('--' + k for k in known)}."
-            raise MGCCError(f"{word}: '{arguments[0]}' has no such option; {hint}")
+    function = COMMANDS[command]
+    known = inspect.signature(function).parameters
+    hints = get_type_hints(function)
+    names = [name for name, parameter in known.items() if parameter.kind is not parameter.VAR_KEYWORD]
+    options, alone = split_words(words)
+    if list(words[: len(alone)]) != alone or len(alone) > len(names):
+        word = next((word for place, word in enumerate(alone) if words[place] != word), alone[-1])
+        raise MGCCError(f"'{word}' stands alone: give options as --name value, and put quotes around spaces.")
+    read: dict[str, Any] = {}
+    for name, text, joined in [*(Word(name, text, False) for name, text in zip(names, alone)), *options]:
+        if name not in names and len(names) == len(known):  # else the command looks at its settings itself
+            raise MGCCError(f"--{name}: '{command}' has no such option; {_nearest('--', name, names)}")
+        if name in read:
+            raise MGCCError(f"--{name}: is given twice; give it once.")
+        hint = hints.get(name)
+        if text is None:
+            if hint is not bool and name in names:
+                raise MGCCError(f"--{name}: give a value; write --{name}=VALUE where it begins with '-'.")
+            read[name] = True
+            continue
+        read[name] = _read(name, os.path.expanduser(text) if joined and text[:1] == "~" else text, hint)
+        if read[name] == "" and name in names and known[name].default != "":
+            raise MGCCError(f"--{name}: is empty; give a value, or leave it out.")
+    if missing := [name for name in names if known[name].default is inspect.Parameter.empty and name not in read]:
+        raise MGCCError(f"'{command}' needs --{', --'.join(missing)}; see `python -m mgcc_monai {command} --help`.")
+    return read
+
+
+def _nearest(dashes: str, name: str, known: Sequence[str]) -> str:
+    close = difflib.get_close_matches(name, known, n=1)
+    if close:
+        return f"did you mean {dashes}{close[0]}?"
+    return f"there are {', '.join(dashes + one for one in known)}."
+
+
+def _read(name: str, text: str, hint: Any) -> Any:
+    """Read one value by its annotation."""
+    if text.encode(errors="replace").decode() != text:  # bytes that are no text
+        raise MGCCError(f"--{name} {text!r}: is not UTF-8; rename it.")
+    number = text.strip()
+    if hint is bool:
+        return boolean(text, name)
+    if hint is int:
+        if not re.fullmatch(r"[+-]?[0-9]+", number):
+            raise MGCCError(f"--{name} must be an integer, got '{text}'.")
+        return int(number)
+    if hint is float:
+        if not re.fullmatch(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?", number):
+            raise MGCCError(f"--{name} must be a number, got '{text}'.")
+        return float(number)
+    if hint == tuple[int, int] | None:
+        sides = re.fullmatch(r"[\[(]?\s*([0-9]+)\s*,\s*([0-9]+)\s*[\])]?", number)
+        if sides is None:
+            raise MGCCError(f"--{name} must be two integers, as 300,400, got '{text}'.")
+        return int(sides[1]), int(sides[2])
+    return text
 
 
 def main() -> None:
-    """Run one command."""
-    check_arguments(sys.argv[1:])
-    fire.Fire(COMMANDS, name="python -m mgcc_monai")
+    """Run one command; what the system refuses, such as a full disk, ends in one line too."""
+    command, words = next(iter(sys.argv[1:]), "--help"), sys.argv[2:]
+    if command in ("-h", "--help", "--") or {"-h", "--help"} & set(words):
+        shown = [command] if command in COMMANDS else []
+        fire.Fire(COMMANDS, command=[*shown, "--", "--help"], name="python -m mgcc_monai")
+    elif command not in COMMANDS:
+        raise MGCCError(f"{command}: there is no such command; {_nearest('', command, list(COMMANDS))}")
+    else:
+        with plain_os_errors():
+            COMMANDS[command](**read_arguments(command, words))

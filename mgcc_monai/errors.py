@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
 
-__all__ = ["MGCCError", "one_line", "raise_faults"]
+__all__ = ["MGCCError", "one_line", "plain_os_errors", "raise_faults", "tell_os_errors"]
 
 _SHOWN = 50
 
@@ -31,6 +34,37 @@ class MGCCError(SystemExit):
 def one_line(error: BaseException, longest: int = 200) -> str:
     """Return what another library's error says as one line, at most so long; its type where it says nothing."""
     return " ".join(str(error).split())[:longest] or type(error).__name__
+
+
+def _os_error(error: OSError) -> MGCCError:
+    name = error.filename2 or error.filename
+    where = name if isinstance(name, str) else "a file" if name is None else str(name)
+    reason = error.strerror or one_line(error)
+    return MGCCError(f"{where}: cannot be read or written ({reason}); check its name, permissions and free space.")
+
+
+@contextmanager
+def plain_os_errors() -> Iterator[None]:
+    """Turn what the operating system refuses into one plain line; a decorator of functions too.
+
+    Raises:
+        MGCCError: in place of any OSError.
+    """
+    try:
+        yield
+    except OSError as error:
+        raise _os_error(error) from None
+
+
+def tell_os_errors(kind: type[BaseException], error: BaseException, trace: Any) -> None:
+    """Show an error that ends the process, as ``sys.excepthook``: one line where an OSError is at its bottom."""
+    cause: BaseException | None = error
+    while cause is not None and not isinstance(cause, OSError):
+        cause = cause.__cause__
+    if cause is None:
+        sys.__excepthook__(kind, error, trace)
+    else:
+        print(_os_error(cause), file=sys.stderr)
 
 
 def raise_faults(faults: Sequence[str], where: str = "") -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import errno
 import hashlib
 import io
 import json
@@ -14,11 +15,12 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from mgcc_monai.errors import MGCCError
+from mgcc_monai.errors import MGCCError, one_line
 
 __all__ = [
     "set_aside",
     "sha256",
+    "try_writable",
     "write_atomically",
     "write_file",
     "write_folder",
@@ -43,6 +45,8 @@ def write_atomically(path: str | Path, write: Callable[[BinaryIO], Any]) -> Path
     path = Path(path)
     temporary = None
     try:
+        if path.exists() and not path.is_file():  # a folder; or a device, whose place the file would take
+            raise OSError(errno.EEXIST, "is there and is no regular file")
         path.parent.mkdir(parents=True, exist_ok=True)
         handle, temporary = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent)
         with os.fdopen(handle, "wb") as file:
@@ -130,6 +134,40 @@ def write_table(path: str | Path, columns: Sequence[str], rows: Sequence[Mapping
             ["" if value is None or (isinstance(value, float) and math.isnan(value)) else value for value in values]
         )
     return write_file(path, text.getvalue())
+
+
+def try_writable(path: str | Path, file: bool = False) -> None:
+    """Try whether a folder, or a file, can be written, before any work; nothing is left behind.
+
+    Args:
+        path: what will be written; its folders may be missing.
+        file: it is a file, written by :func:`write_atomically`; else a folder.
+
+    Raises:
+        MGCCError: when it cannot.
+    """
+    path, probe = Path(path).absolute(), None
+    try:
+        wanted = path.parent if file else path
+        there = next(folder for folder in (wanted, *wanted.parents) if folder.exists())
+        if not there.is_dir():
+            raise NotADirectoryError(errno.ENOTDIR, "is a file, where a folder is needed", str(there))
+        if file and path.exists() and not path.is_file():
+            raise OSError(errno.EEXIST, "is there and is no regular file", str(path))
+        below = [*wanted.relative_to(there).parts, *([path.name] if file else [])]
+        prefix, suffix = (f".{below[0]}.", ".partial") if below else (".try.", ".tmp")
+        probe = tempfile.mkdtemp(prefix=prefix, suffix=suffix, dir=there)  # as long a name as any that will be made
+        Path(probe, *below[1:-1], *(f".{name}.12345678.tmp" for name in below[1:][-1:])).mkdir(
+            parents=True, exist_ok=True
+        )
+    except (OSError, ValueError) as error:  # ValueError: a NUL in it
+        reason = getattr(error, "strerror", None) or one_line(error)
+        place = getattr(error, "filename", None)
+        where = f"; {place}" if isinstance(error, NotADirectoryError) and place != str(path) else ""
+        raise MGCCError(f"{path}: cannot be written ({reason}{where}); name another place for the output.") from None
+    finally:
+        if probe is not None:
+            shutil.rmtree(probe, ignore_errors=True)
 
 
 def set_aside(path: str | Path) -> Path | None:

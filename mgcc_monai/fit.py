@@ -17,13 +17,15 @@ from fire.parser import DefaultParseValue
 
 from mgcc_monai.data.datalist import load_datalist
 from mgcc_monai.data.items import embedded_phantoms
-from mgcc_monai.errors import MGCCError, raise_faults
-from mgcc_monai.files import sha256, write_json
+from mgcc_monai.errors import MGCCError, plain_os_errors, raise_faults
+from mgcc_monai.files import sha256, try_writable, write_json
+from mgcc_monai.handlers.best_weights import install_weights
 from mgcc_monai.handlers.checkpoint import checkpoints
 from mgcc_monai.handlers.preemption import SIGNALS, run_and_forward
 from mgcc_monai.lock import check_free, hold, release
 from mgcc_monai.options import known_names, nearest, wrong_values
 from mgcc_monai.preflight.stages import check_stages
+from mgcc_monai.words import is_text, lost, monai_text, written_values
 
 __all__ = ["STAGES", "Stage", "fit"]
 
@@ -39,6 +41,11 @@ class Stage(NamedTuple):
     needs: str | None
 
 
+# names of options that change nothing in what a stage makes of its data: where and how it computes, what it shows
+_NOT_LEARNED = set(
+    "bundle_root cache_num dataset_dir device distributed_timeout generation_batch_size models_dir num_workers "
+    "output_dir preview_count resume".split()
+)
 _MANIFEST, _WEIGHTS = "manifest.jsonl", "diffusion_pytorch_model.safetensors"
 
 STAGES = (
@@ -57,6 +64,7 @@ STAGES = (
 )
 
 
+@plain_os_errors()
 def fit(
     output_dir: str = "runs",
     dataset_dir: str | None = None,
@@ -84,16 +92,21 @@ def fit(
     """
     root = _find_bundle(bundle_root)
     output = Path(str(output_dir)).absolute()
-    _check_settings(settings, root / "configs")
+    settings = _read_settings(settings, root / "configs")
     overlays = [*_overlay(root, "presets", preset, "paper"), *_overlay(root, "methods", method, "mgcc")]
     stages = _needed(root, overlays, settings)
+    try_writable(output)
     for stage in stages:
         check_free(output / stage.folder)
     hold(output, inside=True)
-    folders: dict[str, Any] = {"bundle_root": str(root), "output_dir": str(output)}
+    typed = {
+        name: monai_text(str(value)) if isinstance(value, str | os.PathLike) else value
+        for name, value in settings.items()
+    }
+    folders = {"bundle_root": monai_text(str(root)), "output_dir": monai_text(str(output)), **typed}
     laid = {stage.name: (stage.run_id, _files(root, stage, overlays)) for stage in stages}
-    check_stages(laid, {**folders, **_read(settings)}, data=False)  # before phantoms are made
-    data = Path(str(dataset_dir)).absolute() if dataset_dir else Path(embedded_phantoms(output))
+    check_stages(laid, folders, data=False)  # before phantoms are made
+    data = Path(str(dataset_dir)).absolute() if dataset_dir is not None else Path(embedded_phantoms(output))
     data_hash = load_datalist(data)["hash"]
     begun, checked = time.time(), False
     for number, stage in enumerate(stages, start=1):
@@ -105,9 +118,11 @@ def fit(
         done = _record(output).get(stage.name, {})
         if done.get("key") == key and done.get("made") and done["made"] == _made(output, stage):
             print(f"{title}: done before, skipped", flush=True)
+            if stage.name == "train" and "models_dir" in settings:
+                install_weights(output / stage.folder, settings["models_dir"])
             continue
         if not checked:
-            check_stages(laid, {**folders, "dataset_dir": str(data), **_read(settings)}, data=True)
+            check_stages(laid, {**folders, "dataset_dir": monai_text(str(data))}, data=True)
             checked = True
         found = _stamps(output / stage.folder / "checkpoints")
         foreign = done.get("foreign", {}) if done.get("key") == key else found  # checkpoints of other settings
@@ -154,19 +169,26 @@ def _overlay(root: Path, kind: str, name: str, none: str) -> list[Path]:
     return [] if name == none else [path]
 
 
-def _check_settings(settings: Mapping[str, Any], configs: Path) -> None:
-    known = known_names(configs)
-    for name in settings:
+def _read_settings(settings: Mapping[str, Any], configs: Path) -> dict[str, Any]:
+    """Read words as the stages will: paths and names as typed, all else as MONAI does; refuse what cannot be."""
+    known, values = known_names(configs), written_values([*configs.glob("*.json")])
+    read: dict[str, Any] = {}
+    for name, value in settings.items():
         if name == "resume":
             raise MGCCError("--resume: 'fit' goes on by itself where it ended; leave it out.")
         if name not in known:
             raise MGCCError(f"--{name}: 'fit' has no such option{nearest(name, known)}")
-    raise_faults(wrong_values(_read(settings), configs), "options")
-
-
-def _read(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the options as the stages will read them."""
-    return {name: DefaultParseValue(str(value)) for name, value in settings.items()}
+        if name in {f"{stage.folder}_dir" for stage in STAGES}:
+            raise MGCCError(f"--{name}: 'fit' writes a folder a stage under --output_dir; leave it out.")
+        if is_text(name, values) and not isinstance(value, str | os.PathLike):
+            raise MGCCError(f"--{name}: give a word or a path, not {value}.")
+        if isinstance(value, str) and not is_text(name, values):
+            if lost(value, False):
+                raise MGCCError(f"--{name} {value}: would be read as {DefaultParseValue(value)!r}; leave '#' out.")
+            value = DefaultParseValue(value)
+        read[name] = value
+    raise_faults(wrong_values(read, configs), "options")
+    return read
 
 
 def _files(root: Path, stage: Stage, overlays: Sequence[Path]) -> list[Path]:
@@ -175,14 +197,14 @@ def _files(root: Path, stage: Stage, overlays: Sequence[Path]) -> list[Path]:
 
 
 def _relevant(files: Sequence[Path], settings: Mapping[str, Any]) -> dict[str, Any]:
-    """The stage's files, and of overlays and options what the stage has a name for."""
+    """The stage's files, and of overlays and options what the stage has a name for, but what changes no result."""
     merged: dict[str, Any] = json.loads(files[0].read_text())
     names = set(merged)
     for path in files[1:]:
         overlay = yaml.safe_load(path.read_text())  # JSON is YAML
         merged.update({k: v for k, v in overlay.items() if path.suffix == ".json" or _top(k) in names})
     merged.update({name: value for name, value in settings.items() if name in merged})
-    return merged
+    return {name: value for name, value in merged.items() if name not in _NOT_LEARNED}
 
 
 def _hash(content: Any) -> str:
@@ -219,7 +241,7 @@ def _run(
         options["resume"] = "true"
     command = [sys.executable, "-m", "monai.bundle", "run", stage.run_id, "--config_file", str([str(f) for f in files])]
     for name, value in options.items():
-        command += [f"--{name}", str(value)]
+        command += [f"--{name}", monai_text(str(value)) if isinstance(value, str | os.PathLike) else str(value)]
     begun = time.time()
     code = run_and_forward(command, {"PYTHONWARNINGS": "ignore", **os.environ})
     if code in (128 + number for number in SIGNALS):

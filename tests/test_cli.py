@@ -61,6 +61,121 @@ def test_bad_values_leave_nothing(monkeypatch: pytest.MonkeyPatch, tmp_path: Pat
     assert not list(tmp_path.iterdir())
 
 
+# names of folders that fire would read as Python
+ODD = ["busi#2", "2024_06_30", "1e3", "left,right", "None", "True", "[a]", "{a:b}", "'quoted'", "0x10", "1_000", "007"]
+
+
+TEXT = {
+    "prepare": "source output protocol groups unlabeled name crop",
+    "split": "dataset_dir output_json protocol",
+    "phantom": "output",
+    "fit": "output_dir dataset_dir preset method bundle_root",
+    "check": "dataset_dir report",
+    "convert": "checkpoint output",
+    "show": "output_dir",
+    "check-bundle": "path",
+}
+
+
+@pytest.mark.parametrize("text", [*ODD, "a #b", "$a", "@x", "%y", "x ", "1.0", "()", "a=b", "--x", "-", "ü"])
+@pytest.mark.parametrize("command", cli.COMMANDS)
+def test_paths_and_names_are_taken_as_typed_by_every_command(command: str, text: str) -> None:
+    needed = {"prepare": ["source", "output"], "split": ["dataset_dir", "output_json"], "phantom": ["output"]}
+    needed |= {"check": ["dataset_dir"], "convert": ["checkpoint", "output"], "check-bundle": ["path"]}
+    for name in TEXT[command].split():
+        others = [f"--{other}=z" for other in needed.get(command, []) if other != name]
+        assert cli.read_arguments(command, [*others, f"--{name}={text}"])[name] == text
+        if text[:2] != "--":
+            assert cli.read_arguments(command, [f"--{name}", text, *others])[name] == text
+    if text[:2] != "--":
+        first = TEXT[command].split()[0]
+        others = [f"--{other}=z" for other in needed.get(command, []) if other != first]
+        assert cli.read_arguments(command, [text, *others])[first] == text
+
+
+@pytest.mark.parametrize("name", ["busi#2", "2024_06_30"])
+def test_overwrite_replaces_what_was_typed_and_nothing_else(
+    name: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    write_phantoms("busi", count=10, size=(32, 32), seed=1)
+    before = (tmp_path / "busi" / "dataset.json").read_bytes()
+    call(monkeypatch, "phantom", "--output", name, "--overwrite", "--count", "10", "--size", "[32, 32]")
+    assert (tmp_path / "busi" / "dataset.json").read_bytes() == before
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted(["busi", name])
+
+
+def test_a_home_behind_an_equals_sign_is_the_home(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    monkeypatch.chdir(tmp_path)
+    call(monkeypatch, "phantom", "--output=~/x", "--count=10", "--size=32,32")
+    assert [path.name for path in tmp_path.iterdir()] == ["home"] and (tmp_path / "home" / "x" / "images").is_dir()
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (["--count", "x"], "--count must be an integer, got 'x'."),
+        (["--count", "1_0"], "--count must be an integer, got '1_0'."),
+        (["--count", "12.0"], "--count must be an integer, got '12.0'."),
+        (["--seed", "0x10"], "--seed must be an integer"),
+        (["--seed", "True"], "--seed must be an integer"),
+        (["--seed="], "--seed must be an integer, got ''."),
+        (["--label_fraction", "nan"], "--label_fraction must be a number, got 'nan'."),
+        (["--label_fraction", "1/2"], "--label_fraction must be a number"),
+        (["--label_fraction", "0,5"], "--label_fraction must be a number"),
+        (["--size", "64"], "--size must be two integers"),
+        (["--size", "64,x"], "--size must be two integers"),
+        (["--overwrite", "maybe"], "--overwrite maybe: is neither true nor false"),
+        (["--seed"], "--seed: give a value"),
+        (["--seed", "--overwrite"], "--seed: give a value"),
+        (["--seed", "1", "--seed", "2"], "--seed: is given twice"),
+        (["--seed", "1", "x"], "'x' stands alone"),
+        (["-s", "1"], "has no such option"),
+        (["--", "--count", "12"], "has no such option"),
+    ],
+)
+def test_numbers_and_switches_are_read_strictly(
+    words: list[str], told: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    with pytest.raises(MGCCError) as error:
+        call(monkeypatch, "phantom", "--output", str(tmp_path / "p"), *words)
+    assert told in str(error.value) and "\n" not in str(error.value) and not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (["phantom", "--output", "--count", "12"], "--output: give a value"),
+        (["phantom", "--output", ""], "--output: is empty"),
+        (["fit", "--dataset_dir", ""], "--dataset_dir: is empty"),
+        (["phantom"], "'phantom' needs --output"),
+        (["prepare", "--source", "my", "data"], "'data' stands alone"),
+        (["check", "a", "b", "c"], "'c' stands alone"),
+        (["phantoms"], "phantoms: there is no such command; did you mean phantom?"),
+        (["fit", "--count", "5#6"], "--count 5#6: would be read as 5"),
+        (["fit", "--pretrained"], "--pretrained: give a word or a path"),
+        (["fit", "--segmentation_dir", "x"], "--segmentation_dir: 'fit' writes a folder a stage"),
+        (["phantom", "--output", "\udcff"], "is not UTF-8"),
+    ],
+)
+def test_words_without_sense_are_refused_before_anything_is_done(
+    words: list[str], told: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(MGCCError) as error:
+        call(monkeypatch, *words)
+    assert told in str(error.value) and "\n" not in str(error.value) and not list(tmp_path.iterdir())
+
+
+def test_help_runs_nothing(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    for words in (["phantom", "--output", str(tmp_path / "p"), "--help"], ["fit", "-h"], ["--help"], []):
+        monkeypatch.setenv("PAGER", "cat")
+        with pytest.raises(SystemExit) as end:
+            call(monkeypatch, *words)
+        assert not end.value.code and not list(tmp_path.iterdir())
+
+
 def test_a_mistake_shows_one_line(tmp_path: Path) -> None:
     done = subprocess.run(
         [

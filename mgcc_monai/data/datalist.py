@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 
 from mgcc_monai.data.reader import read_image, read_mask
-from mgcc_monai.errors import MGCCError, one_line, raise_faults
+from mgcc_monai.errors import MGCCError, one_line, plain_os_errors, raise_faults
 from mgcc_monai.files import write_json
 
 __all__ = [
@@ -183,6 +183,7 @@ def write_dataset(
     return write_json(folder / file_name, content | {"hash": dataset_hash(lists)} | lists)
 
 
+@plain_os_errors()
 def find_dataset(dataset_dir: str | Path) -> Path:
     """Give the absolute path of a dataset's file.
 
@@ -236,6 +237,7 @@ def _check_item(file: Path, name: str, item: Any) -> list[str]:
     return faults
 
 
+@plain_os_errors()
 def load_datalist(dataset_dir: str | Path, leaks: bool = False) -> dict[str, Any]:
     """Read and check a dataset's file.
 

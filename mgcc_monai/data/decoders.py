@@ -16,7 +16,7 @@ from mgcc_monai.data.dicom import read_header
 from mgcc_monai.data.nifti import is_nifti, open_nifti
 from mgcc_monai.data.paths import IMAGE_SUFFIXES, is_dicom, is_image, video
 from mgcc_monai.data.tiff import Tiff, is_tiff, page_numbers
-from mgcc_monai.errors import MGCCError, one_line
+from mgcc_monai.errors import MGCCError, one_line, plain_os_errors
 
 __all__ = [
     "check_file",
@@ -28,6 +28,7 @@ __all__ = [
 ]
 
 
+@plain_os_errors()
 def check_file(path: Path) -> None:
     """Refuse a file that is missing, empty, no image, or of a kind that is not read."""
     if not path.is_file():
@@ -163,6 +164,7 @@ def read_nifti(
     return Image.fromarray(np.ascontiguousarray(values)) if values.ndim == 3 else values, spacing, affine
 
 
+@plain_os_errors()
 def count_frames(path: str | Path) -> int:
     """Count the frames of an image file without decoding any.
 

@@ -11,7 +11,7 @@ from mgcc_monai.data.decoders import count_frames, frame_index
 from mgcc_monai.data.paths import frame_path, read_tree
 from mgcc_monai.data.phantom import write_phantoms
 from mgcc_monai.distributed import is_main_process, wait
-from mgcc_monai.errors import MGCCError, raise_faults
+from mgcc_monai.errors import MGCCError, plain_os_errors, raise_faults
 
 __all__ = [
     "embedded_phantoms",
@@ -145,6 +145,7 @@ def evaluation_items(datalist: Mapping[str, Any], name: str, trained_lists: Sequ
     ]
 
 
+@plain_os_errors()
 def images_to_segment(folder: str | Path, frame: Any = "all", output_dir: str | Path | None = None) -> list[Path]:
     """Return the images of a folder, or of its ``images`` where it is a prepared dataset; folders in it have none.
 
@@ -189,6 +190,7 @@ def images_to_segment(folder: str | Path, frame: Any = "all", output_dir: str | 
     return paths
 
 
+@plain_os_errors()
 def embedded_phantoms(output_dir: str | Path) -> str:
     """Return the dataset that needs no download: 200 phantoms in ``output_dir``, made the first time.
 

@@ -13,12 +13,12 @@ import numpy as np
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
-from tqdm import tqdm
 
 from mgcc_monai.distributed import is_main_process
-from mgcc_monai.errors import MGCCError
+from mgcc_monai.errors import MGCCError, plain_os_errors
 from mgcc_monai.files import write_file
 from mgcc_monai.networks.autoencoder import encode
+from mgcc_monai.progress import progress_bar
 from mgcc_monai.seeds import torch_seed
 
 __all__ = ["class_mix", "class_names", "class_shares", "encode_latents", "held_out_draws", "latent_items"]
@@ -66,6 +66,7 @@ def class_shares(given: Any, classes: Sequence[str]) -> list[float]:
     return (mix / mix.sum()).tolist() if len(mix) else []
 
 
+@plain_os_errors()
 @torch.no_grad()
 def encode_latents(
     vae: Any, dataset: Sequence[Any], path: str | Path, key: Mapping[str, Any], flips: bool, device: Any = "cpu"
@@ -97,7 +98,7 @@ def encode_latents(
     mean, std = (torch.tensor(vae.config[f"latents_{name}"])[:, None, None].to(device) for name in ("mean", "std"))
     latents: list[torch.Tensor] = []
     for mirrored in (False, True)[: 2 if flips else 1]:
-        for item in tqdm(dataset, desc="latents", unit="image", disable=not is_main_process()):
+        for item in progress_bar(dataset, desc="latents", unit="image", disable=not is_main_process()):
             image = torch.as_tensor(item["image"])[None].to(device)
             image = image.flip(-1) if mirrored else image
             latents.append(((encode(vae, image).mode()[0] - mean) / std).cpu())

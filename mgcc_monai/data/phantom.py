@@ -15,7 +15,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
-from tqdm import tqdm
 
 from mgcc_monai.data.bounds import MAX_PIXELS
 from mgcc_monai.data.datalist import FILE_NAME, image_sha256, load_datalist, write_dataset
@@ -23,7 +22,9 @@ from mgcc_monai.data.duplicates import regroup, thumbnail
 from mgcc_monai.data.phantom_anatomy import make_scene
 from mgcc_monai.data.phantom_physics import draw_scanner, form_image, log_compress
 from mgcc_monai.data.splits import draw_lists, option_faults
-from mgcc_monai.errors import MGCCError, raise_faults
+from mgcc_monai.errors import MGCCError, plain_os_errors, raise_faults
+from mgcc_monai.files import try_writable
+from mgcc_monai.progress import progress_bar
 
 __all__ = ["Phantom", "make_phantom", "write_phantoms"]
 
@@ -118,6 +119,7 @@ def _save(folder: Path, name: str, phantom: Phantom) -> dict[str, Any]:
     return item | origin | {"sha256": image_sha256(phantom.image), "label_sha256": image_sha256(phantom.label)}
 
 
+@plain_os_errors()
 def write_phantoms(
     output: str | Path,
     count: int = 200,
@@ -152,10 +154,11 @@ def write_phantoms(
     output = Path(output).absolute()
     _check_output(output, bool(overwrite))
     partial, former = (output.with_name(f".{output.name}.{os.getpid()}.{end}") for end in ("partial", "former"))
+    try_writable(partial)
     try:
         for folder in ("images", "labels"):
             (partial / folder).mkdir(parents=True)
-        numbers = tqdm(range(count), desc="phantoms", unit="image")
+        numbers = progress_bar(range(count), desc="phantoms", unit="image")
         items, thumbnails = [], []
         for index in numbers:
             phantom = make_phantom(seed, index, size)

@@ -11,8 +11,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from tqdm import tqdm
-
 from mgcc_monai.data import busi, folders
 from mgcc_monai.data.datalist import ALL_LISTS, FILE_NAME, find_dataset, load_datalist, write_dataset
 from mgcc_monai.data.duplicates import duplicate_groups, join_groups, regroup
@@ -21,7 +19,9 @@ from mgcc_monai.data.folders import Case
 from mgcc_monai.data.paths import read_tree
 from mgcc_monai.data.reader import image_stem, parse_crop
 from mgcc_monai.data.splits import check_options, draw_lists
-from mgcc_monai.errors import MGCCError, raise_faults
+from mgcc_monai.errors import MGCCError, plain_os_errors, raise_faults
+from mgcc_monai.files import try_writable
+from mgcc_monai.progress import progress_bar
 
 __all__ = ["describe", "prepare", "split"]
 
@@ -59,7 +59,7 @@ def _read_all(
         patients, wrong = folders.read_patients(groups, originals, [case.original for case in extra])
         faults += wrong
     entries = []
-    for case in tqdm([*cases, *extra], desc="reading", unit="image", disable=None):
+    for case in progress_bar([*cases, *extra], desc="reading", unit="image", delay=2):
         entry, wrong = read_case(case, case not in extra, crop)
         faults += wrong
         entries += [entry] if entry else []
@@ -107,6 +107,7 @@ def _put(temporary: Path, output: Path) -> None:
     shutil.rmtree(old, ignore_errors=True)
 
 
+@plain_os_errors()
 def prepare(
     source: str,
     output: str,
@@ -149,6 +150,8 @@ def prepare(
     check_options(**options, overwrite=overwrite, normals_as_unlabeled=normals_as_unlabeled)
     target, inputs = Path(str(output)), [None if p is None else Path(str(p)) for p in (source, unlabeled, groups)]
     _check_output(target, bool(overwrite), inputs)
+    temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
+    try_writable(temporary)
     entries, patients = _read_all(*inputs, target, parse_crop(crop))
     labels = duplicate_groups([entry.thumbnail for entry in entries])
     joined = join_groups(labels, [patients.get(entry.item["original"]) or entry.loop or None for entry in entries])
@@ -157,7 +160,6 @@ def prepare(
         entry.item["group"] = group
     options["normals_as_unlabeled"] = bool(normals_as_unlabeled)
     lists = draw_lists([entry.item for entry in entries], **options)
-    temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
     try:
         for folder in ("images", "labels"):
             (temporary / folder).mkdir(parents=True)
@@ -173,6 +175,7 @@ def prepare(
     return _summary(target / FILE_NAME) | {"duplicates": sum(sizes[label] > 1 for label in labels)}
 
 
+@plain_os_errors()
 def split(
     dataset_dir: str,
     output_json: str,
@@ -206,6 +209,7 @@ def split(
     check_options(**options)
     if target.suffix != ".json" or target.is_dir():
         raise MGCCError(f"{target}: not the name of a .json file; give one as --output_json")
+    try_writable(target, file=True)
     items: dict[str, dict[str, Any]] = {}
     for item in (item for name in ALL_LISTS for item in dataset.get(name, [])):
         items.setdefault(item["image"], {("label" if key == "withheld_label" else key): v for key, v in item.items()})

@@ -14,7 +14,7 @@ from mgcc_monai.data.decoders import check_file, frame_index, open_picture, read
 from mgcc_monai.data.dicom import Box, DicomHeader, read_frame, read_header
 from mgcc_monai.data.nifti import is_nifti
 from mgcc_monai.data.paths import IMAGE_SUFFIXES, image_stem, is_dicom, list_images, locate
-from mgcc_monai.errors import MGCCError
+from mgcc_monai.errors import MGCCError, plain_os_errors
 
 __all__ = [
     "IMAGE_SUFFIXES",
@@ -119,6 +119,7 @@ def _crop_box(path: Path, crop: Any, size: tuple[int, int], header: DicomHeader 
     return box
 
 
+@plain_os_errors()
 def read_picture(path: str | Path, frame: Any = None, crop: Any = None) -> Picture:
     """Read one frame as grey values, with the size of its pixels.
 

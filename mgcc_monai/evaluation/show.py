@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from mgcc_monai.errors import MGCCError
+from mgcc_monai.errors import MGCCError, plain_os_errors
 from mgcc_monai.evaluation.summary import format_table
 from mgcc_monai.generation.judge import format_gate
 
@@ -27,6 +27,7 @@ _FILES = (
 )
 
 
+@plain_os_errors()
 def show_run(output_dir: str | Path) -> str:
     """Return the table of a run's figures and the paths of what it wrote.
 

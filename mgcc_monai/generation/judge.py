@@ -12,7 +12,7 @@ import torch
 
 from mgcc_monai.data.reader import read_image
 from mgcc_monai.distributed import is_main_process
-from mgcc_monai.errors import MGCCError
+from mgcc_monai.errors import MGCCError, plain_os_errors
 from mgcc_monai.evaluation.pictures import write_sheet
 from mgcc_monai.files import write_json
 from mgcc_monai.generation import manifest
@@ -28,6 +28,7 @@ GATE, SAMPLES, COPIES = "gate.json", "samples.png", "copies.png"
 _LEAST = 10  # images of a kind that the figures of quality need
 
 
+@plain_os_errors()
 def judge(
     folder: str | Path,
     pipeline: Any,

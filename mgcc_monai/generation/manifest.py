@@ -16,7 +16,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path, PureWindowsPath
 from typing import Any
 
-from mgcc_monai.errors import MGCCError, one_line, raise_faults
+from mgcc_monai.errors import MGCCError, one_line, plain_os_errors, raise_faults
 from mgcc_monai.files import write_file
 
 __all__ = ["DECISIONS", "FILE_NAME", "append", "kept_images", "merge", "parts", "read", "write"]
@@ -126,6 +126,7 @@ def merge(folder: str | Path, indices: Iterable[int] | None = None) -> list[dict
     return _sorted(merged.values())
 
 
+@plain_os_errors()
 def kept_images(folder: str | Path, datalist: Mapping[str, Any] | None = None) -> list[dict[str, str]]:
     """Return the generated images that stage 2 may train on.
 

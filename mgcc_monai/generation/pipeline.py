@@ -16,13 +16,13 @@ from diffusers import AutoencoderKL, DiffusionPipeline, SchedulerMixin, UNet2DMo
 from diffusers.utils import logging
 from monai.networks.utils import eval_mode
 from PIL import Image
-from tqdm import tqdm
 
 from mgcc_monai.data.latents import class_shares
 from mgcc_monai.errors import MGCCError, one_line
 from mgcc_monai.generation.schedulers import new_scheduler
 from mgcc_monai.networks import autoencoder
 from mgcc_monai.options import whole
+from mgcc_monai.progress import progress_bar
 from mgcc_monai.security.weights import list_folder, verify_folder
 from mgcc_monai.seeds import torch_seed
 
@@ -168,7 +168,10 @@ class LatentDiffusionPipeline(DiffusionPipeline):
         numbers = self.class_numbers(indices, seed, class_labels, class_mix)
         size = self.group_size(batch_size)
         images = []
-        with eval_mode(self.vae, self.unet), tqdm(total=len(indices), unit="image", disable=not progress) as bar:
+        with (
+            eval_mode(self.vae, self.unet),
+            progress_bar(total=len(indices), unit="image", disable=not progress) as bar,
+        ):
             for first in range(0, len(indices), size):
                 places = list(range(first, min(first + size, len(indices))))
                 group = places + places[-1:] * (size - len(places))

@@ -12,12 +12,11 @@ from typing import Any
 import numpy as np
 import torch
 from diffusers import SchedulerMixin
-from tqdm import tqdm
 
 from mgcc_monai.data.datalist import image_sha256
 from mgcc_monai.data.reader import read_image
 from mgcc_monai.distributed import is_main_process, rank_and_size, wait
-from mgcc_monai.errors import MGCCError
+from mgcc_monai.errors import MGCCError, plain_os_errors
 from mgcc_monai.evaluation.pictures import write_picture
 from mgcc_monai.files import set_aside, write_json
 from mgcc_monai.generation import manifest
@@ -26,6 +25,7 @@ from mgcc_monai.generation.schedulers import new_scheduler
 from mgcc_monai.handlers.memory import is_out_of_memory
 from mgcc_monai.lock import held
 from mgcc_monai.options import whole
+from mgcc_monai.progress import progress_bar
 
 __all__ = ["check_request", "generate"]
 
@@ -68,6 +68,7 @@ def check_request(
     return dict(sorted(zip(wanted, names))), new_scheduler(scheduler, pipeline.scheduler, num_inference_steps)
 
 
+@plain_os_errors()
 def generate(
     pipeline: str | os.PathLike | LatentDiffusionPipeline,
     folder: str | os.PathLike,
@@ -180,7 +181,7 @@ def _make(
     missing = [index for index in share if not _is_made(folder, rows.get(index), settings, classes[index])]
     size = pipeline.group_size(options["batch_size"])
     done = len(share) - len(missing)
-    with tqdm(total=len(share), initial=done, desc="generating", unit="image", disable=rank != 0) as bar:
+    with progress_bar(total=len(share), initial=done, desc="generating", unit="image", disable=rank != 0) as bar:
         for first in range(0, len(missing), size):
             batch = missing[first : first + size]
             labels = [classes[index] for index in batch] if pipeline.config.classes else None

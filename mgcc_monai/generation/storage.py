@@ -11,7 +11,7 @@ from typing import Any
 from diffusers import AutoencoderKL
 
 from mgcc_monai.distributed import is_main_process
-from mgcc_monai.errors import MGCCError, one_line
+from mgcc_monai.errors import MGCCError, one_line, plain_os_errors
 from mgcc_monai.files import sha256, write_folder
 from mgcc_monai.generation.latent_axes import uncorrelate
 from mgcc_monai.generation.pipeline import LatentDiffusionPipeline
@@ -68,6 +68,7 @@ def save_pipeline(pipeline: Any, ema: EMA, folder: str) -> None:
         )
 
 
+@plain_os_errors()
 def load_autoencoder(folder: str | Path) -> AutoencoderKL:
     """Read the autoencoder of a finished stage from ``<folder>/vae``, frozen and in evaluation mode.
 
@@ -94,6 +95,7 @@ def load_autoencoder(folder: str | Path) -> AutoencoderKL:
     return vae.eval().requires_grad_(False)
 
 
+@plain_os_errors()
 def load_pipeline(folder: str | Path) -> LatentDiffusionPipeline:
     """Read the pipeline of a finished stage from ``<folder>/pipeline``.
 
@@ -109,6 +111,7 @@ def load_pipeline(folder: str | Path) -> LatentDiffusionPipeline:
     return LatentDiffusionPipeline.from_pretrained(str(path))
 
 
+@plain_os_errors()
 def weights_hash(*folders: str | Path) -> str:
     """Return the sha256 of the weights that lie in folders of diffusers models, in order."""
     paths = [Path(folder) / WEIGHTS for folder in folders]

@@ -9,6 +9,7 @@ from tqdm import tqdm
 
 from mgcc_monai.distributed import is_main_process
 from mgcc_monai.handlers.ending import planned_iterations
+from mgcc_monai.progress import progress_bar
 
 __all__ = ["BatchProgress", "TrainingProgress"]
 
@@ -46,7 +47,7 @@ class TrainingProgress:
         if self.bar is not None:
             return
         total = planned_iterations(engine, self.max_iterations)
-        self.bar = tqdm(
+        self.bar = progress_bar(
             total=total, initial=engine.state.iteration, desc=self.name, unit="it", disable=not is_main_process()
         )
 
@@ -91,4 +92,6 @@ class BatchProgress:
 
     def open(self, engine: Engine) -> None:
         """Show the bar."""
-        self.bar = tqdm(total=engine.state.epoch_length, desc=self.name, unit="batch", disable=not is_main_process())
+        self.bar = progress_bar(
+            total=engine.state.epoch_length, desc=self.name, unit="batch", disable=not is_main_process()
+        )

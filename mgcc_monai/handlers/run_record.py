@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from mgcc_monai.distributed import is_main_process, rank_and_size, wait
-from mgcc_monai.errors import MGCCError
+from mgcc_monai.errors import MGCCError, plain_os_errors
 from mgcc_monai.files import set_aside, write_json
 from mgcc_monai.lock import hold, release
 from mgcc_monai.options import active_parser, literal
@@ -49,6 +49,7 @@ class RunRecord:
         self.content: dict[str, Any] = {}
         self.begun = 0.0
 
+    @plain_os_errors()
     def start(self) -> None:
         """Take the folder and write what is known before the run; other processes wait for it.
 
@@ -120,6 +121,7 @@ class RunRecord:
         self.update(status=status, ended=_now(), seconds=round(time.time() - self.begun, 1))
         release(self.folder)
 
+    @plain_os_errors()
     def write_inference(self, threshold: float, sha256: str) -> None:
         """Write the run's ``inference.json``: the bundle's, with this run's network, statistics and threshold.
 

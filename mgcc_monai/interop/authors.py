@@ -9,7 +9,8 @@ from typing import Any
 
 import torch
 
-from mgcc_monai.errors import MGCCError
+from mgcc_monai.errors import MGCCError, plain_os_errors
+from mgcc_monai.files import try_writable
 from mgcc_monai.networks import MGCC
 from mgcc_monai.security.weights import load_state_dict, save_atomically
 
@@ -94,6 +95,7 @@ def network_arguments(state: Mapping[str, torch.Tensor]) -> dict[str, Any]:
         raise MGCCError(f"The checkpoint lacks {error}: it is no MGCC network.") from error
 
 
+@plain_os_errors()
 def convert(checkpoint: str, output: str) -> dict[str, Any]:
     """Turn a checkpoint of the authors' training script into a flat state dict for :class:`MGCC`.
 
@@ -107,6 +109,7 @@ def convert(checkpoint: str, output: str) -> dict[str, Any]:
     Raises:
         MGCCError: when the file is missing, unreadable or holds another network.
     """
+    try_writable(output, file=True)
     state = to_mgcc(load_state_dict(checkpoint))
     arguments = network_arguments(state)
     network = MGCC(**arguments)

@@ -16,6 +16,7 @@ from mgcc_monai.preflight.segmentation import (
     check_evaluation,
     check_inference,
     check_options,
+    check_output,
     check_training,
     read_run,
 )
@@ -43,6 +44,7 @@ __all__ = [
     "check_leftovers",
     "check_origin",
     "check_request",
+    "check_output",
     "check_resume",
     "check_segmenter_shape",
     "check_segmenter_step",

@@ -8,20 +8,22 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from mgcc_monai import options
+from mgcc_monai import options, words
 from mgcc_monai.data.bounds import wrong_sides
 from mgcc_monai.data.datalist import ALL_LISTS, load_datalist
 from mgcc_monai.data.integrity import check_dataset
 from mgcc_monai.data.nifti import lay_on
 from mgcc_monai.data.reader import image_stem, read_image, read_mask
-from mgcc_monai.distributed import rank_and_size
-from mgcc_monai.errors import MGCCError, raise_faults
+from mgcc_monai.distributed import is_main_process, rank_and_size
+from mgcc_monai.errors import MGCCError, plain_os_errors, raise_faults
+from mgcc_monai.files import try_writable
 
 __all__ = [
     "check_data",
     "check_evaluation",
     "check_inference",
     "check_options",
+    "check_output",
     "check_training",
     "read_run",
 ]
@@ -34,22 +36,29 @@ TRAIN_FIRST = "train first, or give the --output_dir of a finished training."
 
 
 def check_options(bundle_root: str, standalone: bool = False) -> None:
-    """Refuse a ``bundle_root`` that is none, and misspelt options.
+    """Refuse options that did not arrive as typed, a ``bundle_root`` that is none, and misspelt options.
 
     Args:
         bundle_root: the bundle's folder, which holds ``configs``.
         standalone: the config needs no other file of the bundle, so that ``bundle_root`` may be any folder.
 
     Raises:
-        MGCCError: see :func:`mgcc_monai.options.check_options`.
+        MGCCError: see :func:`mgcc_monai.words.check_call` and :func:`mgcc_monai.options.check_options`.
     """
-    configs = Path(bundle_root) / "configs"
+    configs = Path(str(bundle_root)) / "configs"
+    words.check_call(configs)
     if not standalone and not (configs / "metadata.json").is_file():
         raise MGCCError(
             f"--bundle_root {bundle_root}: there is no configs/metadata.json in it; run from the bundle's folder or "
             "give its path."
         )
     options.check_options(configs)
+
+
+def check_output(folder: str) -> None:
+    """Check, before any work, that the folder of results can be written; see :func:`mgcc_monai.files.try_writable`."""
+    if is_main_process():
+        try_writable(folder)
 
 
 def check_items(items: Sequence[Mapping[str, Any]], crop: Any = None) -> list[str]:
@@ -76,6 +85,7 @@ def check_items(items: Sequence[Mapping[str, Any]], crop: Any = None) -> list[st
     return list(dict.fromkeys(faults))  # what is wrong with a file is told once, not for every frame of it
 
 
+@plain_os_errors()
 def check_data(datalist: Mapping[str, Any], items: Sequence[Mapping[str, Any]]) -> None:
     """Run every check of ``python -m mgcc_monai check`` before a training.
 
@@ -143,6 +153,7 @@ def check_training(
     raise_faults(faults, "training data")
 
 
+@plain_os_errors()
 def check_inference(paths: Sequence[str], dataset_dir: str, output_dir: str, crop: Any = None) -> None:
     """Check the images to segment, and that no mask would overwrite an image or another mask.
 
@@ -220,6 +231,7 @@ def check_evaluation(
     raise_faults(check_items(items), f"list '{name}'")
 
 
+@plain_os_errors()
 def read_run(folder: str) -> dict[str, Any]:
     """Read a run's ``run.json``; where there is none, what is needed to look at the workflow, without a ``stage``."""
     path = Path(folder) / "run.json"

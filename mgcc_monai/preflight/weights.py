@@ -13,7 +13,7 @@ import torch
 from monai.bundle import ConfigParser
 
 from mgcc_monai import networks
-from mgcc_monai.errors import MGCCError, raise_faults
+from mgcc_monai.errors import MGCCError, plain_os_errors, raise_faults
 from mgcc_monai.files import sha256
 from mgcc_monai.handlers.best_weights import inferring_network
 from mgcc_monai.options import active_parser, active_workflow, boolean, literal
@@ -134,6 +134,7 @@ def _comparable(settings: Mapping[str, Any]) -> dict[str, Any]:
     return found | {f"network_def#{name}": value for name, value in inferring_network(network).items()}
 
 
+@plain_os_errors()
 def read_settings(path: str, default: str) -> dict[str, Any]:
     """Read a run's own ``inference.json``: network, sizes, statistics and threshold of its weights.
 

@@ -12,7 +12,7 @@ import safetensors.torch
 import torch
 from safetensors import SafetensorError
 
-from mgcc_monai.errors import MGCCError, one_line
+from mgcc_monai.errors import MGCCError, one_line, plain_os_errors
 from mgcc_monai.files import sha256, write_atomically, write_json
 
 __all__ = [
@@ -122,6 +122,7 @@ def _verified(path: Path) -> io.BytesIO | None:
     return io.BytesIO(content)
 
 
+@plain_os_errors()
 def load_checkpoint(path: str | Path, map_location: Any = "cpu") -> Any:
     """Read a file of tensors and plain values; nothing in it can run.
 

@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from tqdm import tqdm
 
 from mgcc_monai.data.datalist import find_dataset, image_moments, statistics_of
 from mgcc_monai.data.duplicates import CHECKED, duplicate_pairs, thumbnail
@@ -20,6 +19,8 @@ from mgcc_monai.data.integrity.dataset import PARTS, Dataset
 from mgcc_monai.data.integrity.images import FILE_CHECKS, IMAGE_CHECKS, open_picture
 from mgcc_monai.data.integrity.lists import LIST_CHECKS
 from mgcc_monai.data.integrity.masks import MASK_CHECKS, PAIR_CHECKS, PIXEL_CHECKS, Pair
+from mgcc_monai.errors import plain_os_errors
+from mgcc_monai.progress import progress_bar
 
 __all__ = ["CHECKS", "Report", "check_dataset"]
 
@@ -210,11 +211,14 @@ def _load(file: Path) -> tuple[dict[str, Any], str]:
     """Read a dataset's file; the second is what is wrong with it, if anything."""
     try:
         content = json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
+    except OSError as error:
+        return {}, f"cannot be read ({error.strerror or error})"
+    except (UnicodeDecodeError, json.JSONDecodeError) as error:
         return {}, f"not valid JSON ({error})"
     return (content, "") if isinstance(content, dict) else ({}, "no JSON object")
 
 
+@plain_os_errors()
 def check_dataset(dataset_dir: str | Path, near_copies: bool = True, workers: int = 2) -> Report:
     """Run every check over a dataset.
 
@@ -241,7 +245,7 @@ def check_dataset(dataset_dir: str | Path, near_copies: bool = True, workers: in
             tasks.setdefault((item["image"], item.get("label", item.get("withheld_label"))), (name, item))
     with ThreadPoolExecutor(workers) as pool:
         done = pool.map(lambda task: _check_files(data, *task), tasks.values())
-        seen = list(tqdm(done, "checking", len(tasks), unit="image", disable=None))
+        seen = list(progress_bar(done, len(tasks), desc="checking", unit="image", delay=2))
     findings += [finding for one in seen for finding in one.findings]
     read = _Read(data, {one.item["image"]: one for one in seen if one.thumbnail is not None})
     findings += [check.finding(*found) for check in _READ_CHECKS for found in check.find(read)]
