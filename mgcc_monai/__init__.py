@@ -6,7 +6,18 @@ Source:
 
 __version__ = "0.1.0"
 
-from mgcc_monai import data, engines, evaluation, generation, handlers, losses, networks, options, preflight  # noqa: E402
+from mgcc_monai import (  # noqa: E402
+    data,
+    engines,
+    evaluation,
+    generation,
+    handlers,
+    lock,
+    losses,
+    networks,
+    options,
+    preflight,
+)
 from mgcc_monai.errors import MGCCError  # noqa: E402
 
 __all__ = [
@@ -16,6 +27,7 @@ __all__ = [
     "evaluation",
     "generation",
     "handlers",
+    "lock",
     "losses",
     "networks",
     "options",

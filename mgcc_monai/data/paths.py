@@ -13,6 +13,8 @@ from typing import Any
 
 from PIL import Image
 
+from mgcc_monai.data.dicom import not_a_picture
+
 __all__ = [
     "DICOM_SUFFIXES",
     "IMAGE_SUFFIXES",
@@ -123,12 +125,19 @@ class Tree:
     def tell_unread(self, used: Iterable[Path] = ()) -> None:
         """Log in one line how many files are not read, by suffix; files that are used otherwise do not count."""
         left = set(self.unread) - set(used)
-        kinds = Counter(p.suffix.lower() if re.search(r"\.[^\W\d]\w{,9}$", p.name) else "without suffix" for p in left)
+        kinds = Counter(map(_kind, left))
         told = [f"{count} {kind}" for kind, count in sorted(kinds.items(), key=lambda kind: (-kind[1], kind[0]))]
         if told:
             files = "1 file" if len(left) == 1 else f"{len(left)} files"
             more = ", ..." if len(told) > _KINDS else ""
             logger.warning("%s: %s not read: %s", self.folder, files, ", ".join(told[:_KINDS]) + more)
+
+
+def _kind(path: Path) -> str:
+    """What a file that is not read is called: the DICOM object that it holds, or its suffix."""
+    if is_dicom(path) and (held := not_a_picture(path)):
+        return held
+    return path.suffix.lower() if re.search(r"\.[^\W\d]\w{,9}$", path.name) else "without suffix"
 
 
 def _closed(path: str | Path, error: OSError) -> str:
@@ -151,7 +160,7 @@ def _sort_out(folder: Path, tree: Tree, apart: dict[str, set[Path]]) -> list[Pat
                 tree.unread.append(path)
             elif wrong := video(path):
                 tree.faults.append(f"{path}: {wrong}")
-            elif is_image(path):
+            elif is_image(path) and not (is_dicom(path) and not_a_picture(path)):
                 images.append(path)
             elif name.split(".")[0] not in _TEXTS:
                 tree.unread.append(path)

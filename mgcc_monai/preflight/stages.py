@@ -12,8 +12,8 @@ import numpy as np
 from monai.bundle import ConfigParser
 
 from mgcc_monai.errors import one_line
-from mgcc_monai.preflight.segmentation import read_settings
 from mgcc_monai.preflight.shapes import copy_parser, untrained, untrained_denoiser
+from mgcc_monai.preflight.weights import read_settings
 
 __all__ = ["check_stages"]
 
