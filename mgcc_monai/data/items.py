@@ -173,7 +173,9 @@ def images_to_segment(folder: str | Path, frame: Any = "all", output_dir: str | 
     raise_faults([*tree.faults, *tree.elsewhere([path], str(path))], str(path))
     images = tree.images.get(path)
     if not images:
-        raise MGCCError(f"{path}: holds no image (PNG, JPEG, BMP, TIFF, NIfTI or DICOM); give a folder with images.")
+        raise MGCCError(
+            f"{path}: holds no image (PNG, JPEG, BMP, TIFF, WebP, GIF, NIfTI or DICOM); give a folder with images."
+        )
     paths, faults = [], []
     for image in images:
         try:

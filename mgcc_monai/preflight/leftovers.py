@@ -27,7 +27,7 @@ def _present(folder: Path, listed: set[Path]) -> list[Path]:
     """Files of a table, and images, in a folder and in those folders in it that have their images' name."""
     inner = [path for path in folder.glob("[!.]*") if path.is_dir() and not path.is_symlink()]
     files = [*folder.glob("[!.]*"), *(file for path in inner for file in path.glob(f"{escape(path.name)}*"))]
-    return sorted(path for path in files if path in listed or is_image(path) and not path.is_dir())
+    return sorted(path for path in files if not path.is_dir() and (path in listed or is_image(path)))
 
 
 def _earlier(folder: Path) -> tuple[set[str], set[Path]]:
