@@ -9,7 +9,7 @@ import os
 import re
 import sys
 from collections.abc import Callable, Sequence
-from typing import Any, get_type_hints
+from typing import Any, get_args, get_type_hints
 
 import fire
 
@@ -115,7 +115,7 @@ def read_arguments(command: str, words: Sequence[str]) -> dict[str, Any]:
             raise MGCCError(f"--{name}: '{command}' has no such option; {_nearest('--', name, names)}")
         if name in read:
             raise MGCCError(f"--{name}: is given twice; give it once.")
-        hint = hints.get(name)
+        hint = next((kind for kind in get_args(hints.get(name)) if kind in (int, float, bool)), hints.get(name))
         if text is None:
             if hint is not bool and name in names:
                 raise MGCCError(f"--{name}: give a value; write --{name}=VALUE where it begins with '-'.")

@@ -100,13 +100,13 @@ class Tree:
         folder: the folder.
         images: images by the folder that they lie in, in natural order: 2 before 10.
         faults: a line for each video, dead link, and file or folder that cannot be opened.
-        unread: other files, but for hidden ones and those that systems leave behind.
+        unread: other files with what they are called, but for hidden ones and those that systems leave behind.
     """
 
     folder: Path
     images: dict[Path, list[Path]] = field(default_factory=dict)
     faults: list[str] = field(default_factory=list)
-    unread: list[Path] = field(default_factory=list)
+    unread: dict[Path, str] = field(default_factory=dict)
 
     def elsewhere(self, read: Iterable[Path], place: str) -> list[str]:
         """Say which images lie where none are read, a fault for each folder.
@@ -125,7 +125,7 @@ class Tree:
     def tell_unread(self, used: Iterable[Path] = ()) -> None:
         """Log in one line how many files are not read, by suffix; files that are used otherwise do not count."""
         left = set(self.unread) - set(used)
-        kinds = Counter(map(_kind, left))
+        kinds = Counter(self.unread[path] for path in left)
         told = [f"{count} {kind}" for kind, count in sorted(kinds.items(), key=lambda kind: (-kind[1], kind[0]))]
         if told:
             files = "1 file" if len(left) == 1 else f"{len(left)} files"
@@ -134,9 +134,7 @@ class Tree:
 
 
 def _kind(path: Path) -> str:
-    """What a file that is not read is called: the DICOM object that it holds, or its suffix."""
-    if is_dicom(path) and (held := not_a_picture(path)):
-        return held
+    """What a file that is not read is called: its suffix, if it has one."""
     return path.suffix.lower() if re.search(r"\.[^\W\d]\w{,9}$", path.name) else "without suffix"
 
 
@@ -157,13 +155,17 @@ def _sort_out(folder: Path, tree: Tree, apart: dict[str, set[Path]]) -> list[Pat
             elif entry.is_dir():
                 folders.append(path)
             elif not entry.is_file():
-                tree.unread.append(path)
+                tree.unread[path] = _kind(path)
             elif wrong := video(path):
                 tree.faults.append(f"{path}: {wrong}")
-            elif is_image(path) and not (is_dicom(path) and not_a_picture(path)):
+            elif suffix(path) in IMAGE_SUFFIXES and suffix(path) not in DICOM_SUFFIXES:
                 images.append(path)
+            elif is_dicom(path):
+                held = not_a_picture(path)
+                images += [] if held else [path]
+                tree.unread |= {path: held} if held else {}
             elif name.split(".")[0] not in _TEXTS:
-                tree.unread.append(path)
+                tree.unread[path] = _kind(path)
         except OSError as error:
             tree.faults.append(_closed(path, error))
     if images:

@@ -13,7 +13,6 @@ from mgcc_monai.data.dicom import not_a_picture, read_header
 from mgcc_monai.data.items import images_to_segment
 from mgcc_monai.data.reader import read_image, read_mask
 from mgcc_monai.errors import MGCCError
-from mgcc_monai.preflight.segmentation import check_items
 
 JARGON = ("force", "Error", "attribute", "0x", "dataset", "decode", "None", "transfer_syntax_uid")
 
@@ -50,13 +49,14 @@ Parametric Map Storage|Key Object Selection Document Storage|Media Storage Direc
 
 
 @pytest.mark.parametrize("name", OTHERS.replace("\n", "|").split("|"))
-def test_objects_that_hold_no_picture(tmp_path, texture, dicom_files, name):
+def test_objects_that_hold_no_picture(tmp_path, texture, dicom_files, name, caplog):
     uid = next(key for key, value in pydicom.uid.UID_dictionary.items() if value[0] == name)
     path = _change(dicom_files.write_dicom(tmp_path / "x.dcm", texture(1)), SOPClassUID=UID(uid))
     assert not_a_picture(path) == name
     _refused(path, f"without a picture ({name})", "remove it")
-    faults = check_items([{"image": image} for image in images_to_segment(tmp_path)])
-    assert len(faults) == 1 and name in faults[0]
+    with pytest.raises(MGCCError, match="holds no image"):
+        images_to_segment(tmp_path)
+    assert f"1 file not read: 1 {name}" in caplog.text
 
 
 def test_objects_known_by_their_modality_or_by_having_no_rows(tmp_path, texture, dicom_files):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import time
 from pathlib import Path
 
 import numpy as np
@@ -182,7 +181,5 @@ def test_a_large_tree_is_looked_at_once(tmp_path, monkeypatch) -> None:
     opened = []
     known = paths.is_dicom
     monkeypatch.setattr(paths, "is_dicom", lambda path: opened.append(path.name) or known(path))
-    begin = time.process_time()
     cases, _ = scan_busi(tmp_path)
     assert len(cases) == 800 and sorted(opened) == ["IM1", "IM2"]
-    assert time.process_time() - begin < 1
