@@ -28,11 +28,12 @@ class EarlyStop:
     def attach(self, engine: Engine) -> None:
         """Attach to a trainer, behind the validation handler."""
         engine.add_event_handler(Events.EPOCH_COMPLETED, self)
+        engine.add_event_handler(Events.EPOCH_STARTED, self, 1)  # one that was stopped so and resumed has ended
 
-    def __call__(self, engine: Engine) -> None:
-        """Stop if the best epoch lies too far back."""
-        best = self.evaluator.state.best_metric_epoch
-        if self.patience > 0 and best > 0 and engine.state.epoch - best >= self.patience:
+    def __call__(self, engine: Engine, begun: int = 0) -> None:
+        """Stop if the best epoch lies too far back; of the epochs counted so far, ``begun`` have not ended."""
+        best, done = self.evaluator.state.best_metric_epoch, engine.state.epoch - begun
+        if self.patience > 0 and best > 0 and done - best >= self.patience:
             for log in (logger, engine.logger):
-                log.info("Stopped at epoch %d: no better validation since epoch %d.", engine.state.epoch, best)
+                log.info("Stopped at epoch %d: no better validation since epoch %d.", done, best)
             engine.terminate()

@@ -214,6 +214,11 @@ def test_early_stopping_ends_with_a_validation(train):
     assert record["status"] == "finished" and record["iterations"] == 10
     log = (folder / "training.log").read_text()
     assert [f"Epoch {epoch}, validation" in log for epoch in range(1, 7)] == [False, True, False, True, True, False]
+    newest = folder / "checkpoints" / "checkpoint_epoch=5.pt"
+    before = newest.read_bytes()
+    train("segmentation", "runs", 16, 2, val_interval=2, early_stopping=3, learning_rate=0.0, resume="true")
+    assert json.loads((folder / "run.json").read_text())["iterations"] == 10, "resumed, it has ended"
+    assert sorted((folder / "checkpoints").iterdir())[-1] == newest and newest.read_bytes() == before
 
 
 def test_a_training_that_ended_without_a_validation_is_validated_when_resumed(train):
