@@ -14,18 +14,25 @@ from typing import Any
 
 import pytest
 
+import mgcc_monai
 from mgcc_monai.errors import MGCCError
 from mgcc_monai.files import set_aside
 from mgcc_monai.handlers import RunRecord
 from mgcc_monai.lock import check_free, held, hold, release
 
 HOLDER = """
-import os, sys, time
+import os, sys, time, types
+package, alone = types.ModuleType("mgcc_monai"), types.ModuleType("mgcc_monai.distributed")
+package.__path__ = [PACKAGE]  # its subpackages take seconds to import
+alone.is_main_process, alone.rank_and_size = lambda: True, lambda: (0, 1)
+sys.modules.update({{"mgcc_monai": package, "mgcc_monai.distributed": alone}})
 from mgcc_monai.lock import hold
+{before}
 hold(sys.argv[1])
 print(os.getpid(), flush=True)
 {then}
-"""
+""".replace("PACKAGE", repr(str(Path(mgcc_monai.__file__).parent)))
+PIPES = dict(stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
 
 @pytest.fixture
@@ -34,9 +41,8 @@ def process(tmp_path: Path) -> Iterator[Any]:
     started: list[subprocess.Popen] = []
 
     def start(then: str = "time.sleep(100)") -> subprocess.Popen:
-        command = [sys.executable, "-W", "ignore", "-c", HOLDER.format(then=then), str(tmp_path / "run")]
-        env = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])}
-        started.append(subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=env))
+        code = HOLDER.format(before="", then=then)
+        started.append(subprocess.Popen([sys.executable, "-c", code, str(tmp_path / "run")], **PIPES))
         assert started[-1].stdout.readline().strip() == str(started[-1].pid)
         return started[-1]
 
@@ -95,6 +101,7 @@ def test_a_number_that_was_given_to_another_process_since_holds_nothing(process,
     write_lock(tmp_path / "taken", pid=other.pid, started="12345")
     hold(tmp_path / "taken")
     release(tmp_path / "taken")
+    folder.mkdir()
     write_lock(folder / "own", pid=os.getpid(), started="12345")  # this process, in a container started again
     hold(folder / "own")
     release(folder / "own")
@@ -138,11 +145,8 @@ def test_of_many_that_find_a_stale_lock_one_gets_the_folder(folder: Path, tmp_pa
     gone = subprocess.Popen([sys.executable, "-c", ""])
     gone.wait()
     write_lock(folder, pid=gone.pid)
-    code = HOLDER.format(then="sys.stdin.read()")
-    code = code.replace("hold(sys.argv[1])", "print('ready', flush=True); sys.stdin.readline(); hold(sys.argv[1])")
-    env = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])}
-    pipes = dict(stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=env)
-    racers = [subprocess.Popen([sys.executable, "-W", "ignore", "-c", code, str(folder)], **pipes) for _ in range(6)]
+    code = HOLDER.format(before="print('ready', flush=True); sys.stdin.readline()", then="sys.stdin.read()")
+    racers = [subprocess.Popen([sys.executable, "-c", code, str(folder)], **PIPES) for _ in range(8)]
     for racer in racers:
         assert racer.stdout.readline() == "ready\n"
     for racer in racers:

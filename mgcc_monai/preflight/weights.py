@@ -98,7 +98,7 @@ def _check_settings(parser: ConfigParser, path: Path) -> None:
     if settings.get("ckpt_sha256"):
         if settings["ckpt_sha256"] != sha256(path) and path.name != "model.pt":
             return  # of other weights in this folder
-        check_sha256(path, settings["ckpt_sha256"])
+        check_sha256(path, settings["ckpt_sha256"], file)
     elif path.name != "model.pt":
         return
     names = [name for name in _SETTINGS if _is_plain(name, settings.get(name)) and _is_plain(name, parser.get(name))]

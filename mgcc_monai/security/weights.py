@@ -176,22 +176,23 @@ def load_state_dict(path: str | Path, map_location: Any = "cpu") -> dict[str, to
     return content
 
 
-def check_sha256(path: str | Path, expected: str) -> None:
+def check_sha256(path: str | Path, expected: str, settings: str | Path = "the inference.json in use") -> None:
     """Check that weights are those that settings were written for.
 
     Args:
         path: the file of weights.
         expected: its sha256 as the settings have it; empty where they have none.
+        settings: their file, for the message.
 
     Raises:
         MGCCError: when they are others.
     """
-    found = sha256(path)
-    if expected and found != str(expected).lower():
+    found, expected = sha256(path), str(expected).lower()
+    if expected and found != expected:
         raise MGCCError(
-            f"{path}: its sha256 is {found[:12]}..., and the inference.json in use was written for {expected[:12]}...: "
-            "threshold and statistics in it are those of other weights. Use the inference.json of these weights; if "
-            "their training was killed while it saved, go on with it by --resume true."
+            f"{path}: its sha256 is {found[:12]}..., and {settings} was written for {expected[:12]}...: threshold and "
+            "statistics in it are those of other weights. Use the inference.json of these weights, and move one that "
+            "is not theirs away; if their training was killed while it saved, go on with it by --resume true."
         )
 
 

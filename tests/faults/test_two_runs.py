@@ -5,15 +5,17 @@ from __future__ import annotations
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from mgcc_monai.errors import MGCCError
+from mgcc_monai.fit import fit
 
 
 def wait_for(text: str, printed: Path, process: subprocess.Popen) -> None:
@@ -34,26 +36,22 @@ def test_a_second_training_is_refused_and_the_first_ends_well(start: Callable, r
     assert sorted(path.name for path in (tmp_path / "runs").iterdir()) == ["segmentation"]
 
 
-@pytest.fixture
-def other(tmp_path: Path) -> Iterator[Callable[[Path], int]]:
-    """``other(folder, inside=False)``: a living process that holds a folder; returns its number."""
-    started: list[subprocess.Popen] = []
-
-    def take(folder: Path, inside: bool = False) -> int:
-        code = "import sys, time; from mgcc_monai.lock import hold; hold(sys.argv[1], {}); print(flush=True); {}"
-        command = [sys.executable, "-W", "ignore", "-c", code.format(inside, "time.sleep(100)"), str(folder)]
-        env = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
-        started.append(subprocess.Popen(command, stdout=subprocess.PIPE, env=env))
-        started[-1].stdout.readline()
-        return started[-1].pid
-
-    yield take
-    for process in started:
-        process.kill()
-        process.wait()
+def lock(file: Path) -> None:
+    """Lock files as another living process leaves them."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_text(json.dumps({"pid": os.getppid(), "host": socket.gethostname(), "started": ""}))
 
 
-def test_every_stage_refuses_a_folder_in_use(run, other: Callable, phantoms: Path, tmp_path: Path):
+@pytest.mark.parametrize("name", [".lock", ".segmentation.lock", ".evaluation.lock"])
+def test_fit_refuses_a_folder_in_use_before_its_first_stage(phantoms: Path, configs: Path, tmp_path: Path, name: str):
+    """Also where another run uses the folder of a stage that would come hours later."""
+    lock(tmp_path / "runs" / name)
+    with pytest.raises(MGCCError, match=f"in use by another run .process {os.getppid()}."):
+        fit(str(tmp_path / "runs"), str(phantoms), "demo", "supervised", str(configs.parent))
+    assert [path.name for path in (tmp_path / "runs").iterdir()] == [name]
+
+
+def test_every_stage_refuses_a_folder_in_use(run, phantoms: Path, tmp_path: Path):
     runs, data = tmp_path / "runs", {"dataset_dir": str(phantoms)}
     run("training", "train.json", **data)
     config = runs / "segmentation" / "inference.json"
@@ -65,8 +63,8 @@ def test_every_stage_refuses_a_folder_in_use(run, other: Callable, phantoms: Pat
         ("masks", True, lambda: infer(config, phantoms, runs / "masks")),
     ]
     for name, inside, begin in stages:
-        pid = other(runs / name, inside)
-        with pytest.raises(MGCCError, match=f"{runs / name}: in use by another run .process {pid}."):
+        lock(runs / name / ".lock" if inside else runs / f".{name}.lock")
+        with pytest.raises(MGCCError, match=f"{runs / name}: in use by another run .process {os.getppid()}."):
             begin()
     assert {
         path: path.read_bytes() for path in runs.rglob("*") if path.is_file() and path.name[-4:] != "lock"
@@ -80,6 +78,7 @@ def infer(config: Path, images: Path, masks: Path) -> None:
     monai.bundle.run(run_id="inferring", config_file=str(config), logging_file=False, **folders)
 
 
+@pytest.mark.long
 def test_of_two_equal_fits_one_runs(phantoms: Path, configs: Path, tmp_path: Path):
     """The second one ends at once, before any stage, and the first is only ended by us."""
     command = [sys.executable, "-W", "ignore", "-m", "mgcc_monai", "fit", "--preset", "demo", "--method", "supervised"]
