@@ -9,7 +9,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
@@ -21,14 +20,19 @@ from mgcc_monai.networks.autoencoder import encode
 from mgcc_monai.progress import progress_bar
 from mgcc_monai.seeds import torch_seed
 
-__all__ = ["class_mix", "class_names", "class_shares", "encode_latents", "held_out_draws", "latent_items"]
+__all__ = ["class_mix", "class_names", "encode_latents", "held_out_draws", "latent_items"]
 
 logger = logging.getLogger(__name__)
 
 
 def class_names(datalist: Mapping[str, Any], lists: Sequence[str]) -> list[str]:
     """Return the classes that occur in some lists, in alphabetical order."""
-    return sorted({item["class"] for name in lists for item in datalist[name] if item.get("class")})
+    return sorted({_class(item) for name in lists for item in datalist[name]} - {""})
+
+
+def _class(item: Mapping[str, Any]) -> str:
+    """Return the class of an item as text, nothing where it has none."""
+    return "" if item.get("class") is None else str(item["class"])
 
 
 def class_mix(items: Sequence[Mapping[str, Any]], classes: Sequence[str]) -> list[float]:
@@ -37,33 +41,12 @@ def class_mix(items: Sequence[Mapping[str, Any]], classes: Sequence[str]) -> lis
     Raises:
         MGCCError: when a class has no image to learn from.
     """
-    counts = [sum(item.get("class") == name for item in items) for name in classes]
+    counts = [sum(_class(item) == str(name) for item in items) for name in classes]
     for name, count in zip(classes, counts):
         if not count:
-            known = sorted({str(item.get("class")) for item in items})
-            raise MGCCError(f"--classes: no image to learn from is '{name}'; the classes are {', '.join(known)}.")
+            known = ", ".join(sorted({_class(item) for item in items} - {""}))
+            raise MGCCError(f"--classes: no image to learn from is '{name}'; the classes are {known}.")
     return [count / sum(counts) for count in counts]
-
-
-def class_shares(given: Any, classes: Sequence[str]) -> list[float]:
-    """Return the share of each class, which add up to 1.
-
-    Args:
-        given: a number a class; none for equal shares.
-        classes: their names.
-
-    Raises:
-        MGCCError: when they are not one number a class, or negative.
-    """
-    try:
-        mix = np.asarray(given if np.size(given) else [1.0] * len(classes), dtype=np.float64)
-    except (TypeError, ValueError):  # words, or lists of several lengths
-        mix = np.full(1, np.nan)
-    if mix.shape != (len(classes),) or not np.isfinite(mix).all() or (mix < 0).any() or (len(mix) and not mix.sum()):
-        raise MGCCError(
-            f"class_mix {given}: give {len(classes)} shares from 0 to 1, of {', '.join(classes) or 'no class'}."
-        )
-    return (mix / mix.sum()).tolist() if len(mix) else []
 
 
 @plain_os_errors()
@@ -84,7 +67,7 @@ def encode_latents(
     Returns:
         latents of zero mean and unit deviation, NCHW, or (2N)CHW with flips.
     """
-    text = json.dumps({**key, "flips": bool(flips), "images": len(dataset)}, sort_keys=True)
+    text = json.dumps({**key, "flips": bool(flips), "images": len(dataset), "dtype": str(vae.dtype)}, sort_keys=True)
     digest = hashlib.sha256(text.encode()).hexdigest()
     path = Path(path)
     if path.is_file():
@@ -95,14 +78,19 @@ def encode_latents(
             logger.info("%s: is of other images or another autoencoder; encoding anew.", path)
         except SafetensorError:
             logger.info("%s: cannot be read; encoding anew.", path)
-    mean, std = (torch.tensor(vae.config[f"latents_{name}"])[:, None, None].to(device) for name in ("mean", "std"))
+    mean, std = (torch.tensor(vae.config[name], dtype=torch.float32) for name in ("latents_mean", "latents_std"))
+    mean, std = (values[:, None, None].to(device) for values in (mean, std))
     latents: list[torch.Tensor] = []
     for mirrored in (False, True)[: 2 if flips else 1]:
         for item in progress_bar(dataset, desc="latents", unit="image", disable=not is_main_process()):
             image = torch.as_tensor(item["image"])[None].to(device)
             image = image.flip(-1) if mirrored else image
-            latents.append(((encode(vae, image).mode()[0] - mean) / std).cpu())
+            latents.append(((encode(vae, image).mode()[0].float() - mean) / std).cpu())
     found = torch.stack(latents)
+    if not bool(torch.isfinite(found).all()):
+        raise MGCCError(
+            f"The autoencoder gives latents that are not numbers, in {vae.dtype}; take float32 or bfloat16."
+        )
     if is_main_process():
         write_file(path, save({"latents": found}, metadata={"key": digest}))
     return found
@@ -118,8 +106,8 @@ def latent_items(
         items: the images, once each.
         classes: names of the classes; their number is the null class.
     """
-    numbers = {name: number for number, name in enumerate(classes)}
-    labels = [numbers.get(item.get("class"), len(classes)) for item in items]
+    numbers = {str(name): number for number, name in enumerate(classes)}
+    labels = [numbers.get(_class(item), len(classes)) for item in items]
     return [{"image": latent, "class_label": labels[index % len(labels)]} for index, latent in enumerate(latents)]
 
 

@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import hashlib
-import inspect
-import json
+import copy
 import os
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -17,13 +14,14 @@ from diffusers.utils import logging
 from monai.networks.utils import eval_mode
 from PIL import Image
 
-from mgcc_monai.data.latents import class_shares
 from mgcc_monai.errors import MGCCError, one_line
-from mgcc_monai.generation.schedulers import new_scheduler
+from mgcc_monai.generation import saved
+from mgcc_monai.generation.classes import class_ids, class_shares
+from mgcc_monai.generation.schedulers import denoise, matching, new_scheduler
 from mgcc_monai.networks import autoencoder
 from mgcc_monai.options import whole
 from mgcc_monai.progress import progress_bar
-from mgcc_monai.security.weights import list_folder, verify_folder
+from mgcc_monai.security.weights import list_folder
 from mgcc_monai.seeds import torch_seed
 
 __all__ = ["LatentDiffusionPipeline"]
@@ -43,6 +41,9 @@ class LatentDiffusionPipeline(DiffusionPipeline):
     one size (:meth:`group_size`), a short one being filled up with copies of its last image. Thus an image has the
     same bits whatever it is drawn with; other machines and other numbers of threads agree to rounding.
 
+    The networks may be of any floating-point type, each of its own. Noise, sampler and images stay in float32, so that
+    the type alone does not make another image; float16 may overflow, which is refused.
+
     Args:
         vae: the autoencoder, for images in [-1, 1]; its config holds ``latents_mean`` and ``latents_std``.
         unet: the denoiser; class-conditional where it has ``num_class_embeds``, the last of which is the null class.
@@ -59,6 +60,8 @@ class LatentDiffusionPipeline(DiffusionPipeline):
         Rombach et al. 2022 (arXiv 2112.10752); Ho and Salimans 2022 (arXiv 2207.12598), equation 6 (guidance).
     """
 
+    model_cpu_offload_seq = "unet->vae"
+
     def __init__(
         self,
         vae: AutoencoderKL,
@@ -70,6 +73,7 @@ class LatentDiffusionPipeline(DiffusionPipeline):
         provenance: Mapping[str, Any] | None = None,
     ) -> None:
         super().__init__()
+        self._trained = copy.deepcopy(scheduler)  # whose noise the denoiser learned, whatever comes in its place
         self.register_modules(vae=vae, unet=unet, scheduler=scheduler)
         self.register_to_config(
             classes=[str(name) for name in classes],
@@ -87,11 +91,19 @@ class LatentDiffusionPipeline(DiffusionPipeline):
         known = (unet.config.num_class_embeds or 1) - 1
         if known != len(self.config.classes):
             raise MGCCError(f"The denoiser knows {known} classes, {len(self.config.classes)} are named; name as many.")
+        if len({*self.config.classes, ""}) <= known:
+            raise MGCCError(f"classes {self.config.classes}: give each class a name of its own.")
         self.shares()
 
     def save_pretrained(self, folder: str | os.PathLike, **kwargs: Any) -> None:
-        """Write the pipeline as diffusers does, and the sha256 of its weights beside them."""
-        super().save_pretrained(str(folder), **kwargs)
+        """Write the pipeline as diffusers does, and the sha256 of its weights beside them.
+
+        Raises:
+            MGCCError: for an option of diffusers by which it would write what cannot be read again, or go online.
+        """
+        saved.check_save_options(kwargs)
+        matching(None, self.scheduler, self._trained)
+        super().save_pretrained(str(folder))
         list_folder(folder)
 
     @classmethod
@@ -100,28 +112,38 @@ class LatentDiffusionPipeline(DiffusionPipeline):
 
         Args:
             folder: where it lies.
-            kwargs: passed on to diffusers.
+            kwargs: passed on to diffusers: ``torch_dtype``, or parts to take instead of those in the folder.
 
         Raises:
-            MGCCError: when the folder is missing, holds something else, or weights other than those that were saved.
+            MGCCError: when the folder is missing, holds something else, or weights other than those that were saved;
+                for an option that would read unchecked weights or run code, and for a part that does not fit.
         """
-        index = Path(folder) / "model_index.json"
-        if not index.is_file():
-            raise MGCCError(f"{folder}: there is no {index.name} in it; give the folder of a trained pipeline.")
-        if not _is_ours(index, cls.__name__):
-            raise MGCCError(f"{index}: describes no {cls.__name__}; give the folder of a pipeline trained here.")
-        verify_folder(folder)
-        options = {"local_files_only": True, "use_safetensors": True, "low_cpu_mem_usage": False, **kwargs}
+        saved.check_saved(folder, cls.__name__)
+        saved.check_load_options(kwargs)
+        options = {"low_cpu_mem_usage": False, **kwargs, "local_files_only": True, "use_safetensors": True}
+        scheduler = options.pop("scheduler", None)
         shown = logging.is_progress_bar_enabled()
         logging.disable_progress_bar()  # of three files
         try:
-            return super().from_pretrained(str(folder), **options)
+            made = super().from_pretrained(str(folder), **options)
+            saved.check_scale(made.vae, folder)
         except Exception as error:
             reason = one_line(error)
             raise MGCCError(f"{folder}: cannot be read as a pipeline ({reason}); copy or train it again.") from None
         finally:
             if shown:
                 logging.enable_progress_bar()
+        if scheduler is not None:
+            fitting = matching(scheduler, made.scheduler, made._trained)
+            made.scheduler = fitting if isinstance(scheduler, str) else scheduler
+        return made
+
+    @classmethod
+    def from_pipe(cls, pipeline: DiffusionPipeline, **kwargs: Any) -> LatentDiffusionPipeline:
+        """Return another pipeline over the parts of one; what its denoiser learned stays known."""
+        made = super().from_pipe(pipeline, **kwargs)
+        made._trained = getattr(pipeline, "_trained", made._trained)
+        return made
 
     @torch.no_grad()
     def __call__(
@@ -142,7 +164,8 @@ class LatentDiffusionPipeline(DiffusionPipeline):
         Args:
             indices: which images, from 0; in any order, and one may come twice.
             seed: seed of all images.
-            class_labels: name or number of the class, of all images or of each; None draws by ``class_mix``.
+            class_labels: name of the class, of all images or of each; None draws by ``class_mix``. Positions from 0
+                serve too where no name is a number; see :func:`mgcc_monai.generation.classes.class_ids`.
             num_inference_steps: steps of the sampler.
             guidance_scale: weight of the class against the null class; 1 takes the class as it is.
             class_mix: share of each class; None takes the model's.
@@ -166,7 +189,9 @@ class LatentDiffusionPipeline(DiffusionPipeline):
         if guidance_scale != 1 and not self.config.classes:
             raise MGCCError(f"guidance_scale {guidance_scale}: the model knows no classes to guide by; give 1.")
         numbers = self.class_numbers(indices, seed, class_labels, class_mix)
-        size = self.group_size(batch_size)
+        for part in (self.vae, self.unet):
+            saved.check_dtype(part.dtype)
+        size, device = self.group_size(batch_size), self._execution_device
         images = []
         with (
             eval_mode(self.vae, self.unet),
@@ -175,42 +200,50 @@ class LatentDiffusionPipeline(DiffusionPipeline):
             for first in range(0, len(indices), size):
                 places = list(range(first, min(first + size, len(indices))))
                 group = places + places[-1:] * (size - len(places))
-                labels = None if numbers is None else torch.tensor([numbers[k] for k in group], device=self.device)
-                sampler = new_scheduler(scheduler, self.scheduler, num_inference_steps, self.device)
-                latents = self._sample([_generator(seed, indices[k]) for k in group], labels, sampler, guidance_scale)
+                labels = None if numbers is None else torch.tensor([numbers[k] for k in group], device=device)
+                sampler = self.sampler(scheduler, num_inference_steps, device)
+                generators = [_generator(seed, indices[k]) for k in group]
+                latents = denoise(self.unet, sampler, generators, labels, guidance_scale, device)
                 images.append(self.decode(latents)[: len(places)].cpu())
                 bar.update(len(places))
+        self.maybe_free_model_hooks()
         found = torch.cat(images)
-        if not bool(torch.isfinite(found).all()):
-            raise MGCCError("The model gives values that are not numbers; train it again, or give another scheduler.")
         if output_type == "pt":
             return found
         return [Image.fromarray(grey) for grey in (found[:, 0] * 255).round().to(torch.uint8).numpy()]
 
     @torch.no_grad()
     def encode(self, images: torch.Tensor) -> torch.Tensor:
-        """Return the normalised latents BCHW (posterior means) of images B1HW in [0, 1], on their device."""
+        """Return the normalised latents BCHW (posterior means) of images B1HW in [0, 1]; float32, on their device."""
+        if not images.is_floating_point():
+            raise MGCCError(f"images: are {images.dtype}; give floating-point numbers in [0, 1].")
         with eval_mode(self.vae):
-            latents = autoencoder.encode(self.vae, images.to(self.vae.device) * 2 - 1).mode()
+            latents = autoencoder.encode(self.vae, images.float().to(self._vae_device) * 2 - 1).mode().float()
         mean, std = self._scale(latents)
-        return ((latents - mean) / std).to(images.device)
+        return self._finite((latents - mean) / std).to(images.device)
 
     @torch.no_grad()
     def decode(self, latents: torch.Tensor) -> torch.Tensor:
-        """Return the images B1HW in [0, 1] of normalised latents BCHW, on their device."""
+        """Return the images B1HW in [0, 1] of normalised latents BCHW; float32, on their device."""
         mean, std = self._scale(latents)
         with eval_mode(self.vae):
-            images = autoencoder.decode(self.vae, (latents * std + mean).to(self.vae.device))
-        return (images / 2 + 0.5).clamp(0, 1).to(latents.device)
+            images = autoencoder.decode(self.vae, (latents.float() * std + mean).to(self._vae_device)).float()
+        return (self._finite(images) / 2 + 0.5).clamp(0, 1).to(latents.device)
 
     def reconstruct(self, images: torch.Tensor) -> torch.Tensor:
         """Return what the autoencoder keeps of images B1HW in [0, 1]: the best that the model could draw of them."""
-        return self.decode(self.encode(images))
+        images = self.decode(self.encode(images))
+        self.maybe_free_model_hooks()
+        return images
+
+    def sampler(self, scheduler: Any = None, num_inference_steps: int = 25, device: Any = "cpu") -> SchedulerMixin:
+        """Return a new sampler with its steps set; arguments as of a call."""
+        return new_scheduler(scheduler, self.scheduler, num_inference_steps, device, self._trained)
 
     def group_size(self, batch_size: int = 16) -> int:
         """Return how many images the networks see at a time: 4 on a CPU, where more gain little, else the batch."""
         size = whole(batch_size, "batch_size", 1)
-        return size if self.device.type != "cpu" else _CPU_GROUP
+        return size if self._execution_device.type != "cpu" else _CPU_GROUP
 
     def shares(self, class_mix: Sequence[float] | None = None) -> list[float]:
         """Return the share of each class, which add up to 1: the given ones, else the model's, else equal ones.
@@ -238,58 +271,31 @@ class LatentDiffusionPipeline(DiffusionPipeline):
                 raise MGCCError(f"class_labels {class_labels}: the model knows no classes; leave them out.")
             return None
         if class_labels is None:
-            limits = np.cumsum(shares)[:-1]
             draws = [np.random.default_rng([seed, _CLASS, index]).random() for index in indices]
-            return [int(np.searchsorted(limits, draw, side="right")) for draw in draws]
-        labels = [class_labels] * len(indices) if np.ndim(class_labels) == 0 else list(class_labels)
-        if len(labels) != len(indices):
-            raise MGCCError(f"class_labels: {len(labels)} for {len(indices)} images; give one, or one an image.")
-        for label in labels:
-            if label not in names and label not in range(len(names)):
-                raise MGCCError(f"class_labels: '{label}' is no class of the model; they are {', '.join(names)}.")
-        return [names.index(label) if label in names else int(label) for label in labels]
+            return [int(np.searchsorted(np.cumsum(shares)[:-1], draw, side="right")) for draw in draws]
+        return class_ids(class_labels, names, len(indices))
 
     def fingerprint(self) -> str:
         """Return 16 hex digits that stand for the weights and the scale of the latents."""
-        digest = hashlib.sha256(json.dumps([self.vae.config.latents_mean, self.vae.config.latents_std]).encode())
-        for part in (self.vae, self.unet):
-            for name, tensor in sorted(part.state_dict().items()):
-                values = tensor.detach().cpu().contiguous().numpy()
-                digest.update(f"{name}:{values.dtype}:{values.shape}:".encode() + values.tobytes())
-        return digest.hexdigest()[:16]
-
-    def _sample(self, generators: list[torch.Generator], labels: Any, sampler: Any, guidance_scale: float) -> Any:
-        """Go from noise to normalised latents."""
-        config = self.unet.config
-        sides = [config.sample_size] * 2 if isinstance(config.sample_size, int) else list(config.sample_size)
-        noise = [torch.randn(config.in_channels, *sides, generator=generator) for generator in generators]
-        latents = torch.stack(noise).to(self.device) * sampler.init_noise_sigma
-        draws = {"generator": generators} if "generator" in inspect.signature(sampler.step).parameters else {}
-        for timestep in sampler.timesteps:
-            seen = sampler.scale_model_input(latents, timestep)
-            predicted = self.unet(seen, timestep, class_labels=labels, return_dict=False)[0]
-            if labels is not None and guidance_scale != 1:
-                null = torch.full_like(labels, len(self.config.classes))
-                unguided = self.unet(seen, timestep, class_labels=null, return_dict=False)[0]
-                predicted = unguided + guidance_scale * (predicted - unguided)
-            latents = sampler.step(predicted, timestep, latents, **draws).prev_sample
-        return latents
+        return saved.fingerprint(self.vae, self.unet)
 
     def _scale(self, latents: torch.Tensor) -> tuple[torch.Tensor, ...]:
-        config = self.vae.config
-        return tuple(latents.new_tensor(values)[:, None, None] for values in (config.latents_mean, config.latents_std))
+        scale = (self.vae.config.latents_mean, self.vae.config.latents_std)
+        return tuple(latents.new_tensor(values, dtype=torch.float32)[:, None, None] for values in scale)
+
+    @property
+    def _vae_device(self) -> torch.device:
+        """Where the autoencoder computes: where an offloading hook takes it, else where it lies."""
+        hooked = hasattr(self.vae, "_hf_hook") or hasattr(self.vae, "_diffusers_hook")
+        return self._execution_device if hooked else self.vae.device
+
+    def _finite(self, values: torch.Tensor) -> torch.Tensor:
+        if not bool(torch.isfinite(values).all()):
+            half = torch.float16 in (self.vae.dtype, self.unet.dtype)
+            cure = "in float16 they overflow; take bfloat16" if half else "train it again, or give another scheduler"
+            raise MGCCError(f"The model gives values that are not numbers; {cure}.")
+        return values
 
 
 def _generator(seed: int, index: int) -> torch.Generator:
     return torch.Generator().manual_seed(torch_seed(seed, _NOISE, index))
-
-
-def _is_ours(index: Path, name: str) -> bool:
-    """Whether a ``model_index.json`` is of this pipeline, all of whose parts are of diffusers."""
-    try:
-        content = json.loads(index.read_text(encoding="utf-8"))
-        parts = [content[part] for part in ("vae", "unet", "scheduler")]
-        kinds = [kind for library, kind in parts if library == "diffusers"]
-        return content["_class_name"] == name and kinds[:2] == ["AutoencoderKL", "UNet2DModel"] and len(kinds) == 3
-    except (ValueError, KeyError, TypeError):
-        return False

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -21,13 +22,14 @@ from mgcc_monai.evaluation.pictures import write_picture
 from mgcc_monai.files import set_aside, write_json
 from mgcc_monai.generation import manifest
 from mgcc_monai.generation.pipeline import LatentDiffusionPipeline
-from mgcc_monai.generation.schedulers import new_scheduler
 from mgcc_monai.handlers.memory import is_out_of_memory
 from mgcc_monai.lock import held
 from mgcc_monai.options import whole
 from mgcc_monai.progress import progress_bar
 
 __all__ = ["check_request", "generate"]
+
+logger = logging.getLogger(__name__)
 
 SETTINGS = "generation.json"
 
@@ -62,10 +64,15 @@ def check_request(
         raise MGCCError("indices: no image is asked for; name at least one.")
     numbers = pipeline.class_numbers(wanted, seed, class_labels, class_mix)
     names = [""] * len(wanted) if numbers is None else [pipeline.config.classes[number] for number in numbers]
+    classes = dict(sorted(zip(wanted, names)))
+    if len(classes) < len({*zip(wanted, names)}):
+        raise MGCCError("indices: an image is named twice, with two classes; name it once.")
+    if class_labels is None and "None" in pipeline.config.classes:
+        logger.warning("No --class_labels: classes are drawn. For the class 'None' give --class_labels \"'None'\".")
     if guidance_scale != 1 and not pipeline.config.classes:
         raise MGCCError(f"guidance_scale {guidance_scale}: the model knows no classes to guide by; give 1.")
     pipeline.group_size(batch_size)
-    return dict(sorted(zip(wanted, names))), new_scheduler(scheduler, pipeline.scheduler, num_inference_steps)
+    return classes, pipeline.sampler(scheduler, num_inference_steps)
 
 
 @plain_os_errors()
@@ -98,7 +105,8 @@ def generate(
         seed: seed of all images.
         batch_size: images at a time on a GPU.
         class_mix: share of each class; None takes the model's.
-        class_labels: name or number of the class, of all images or of each; None draws by ``class_mix``.
+        class_labels: name of the class, of all images or of each; None draws by ``class_mix``. See
+            :func:`mgcc_monai.generation.classes.class_ids`.
         num_inference_steps: steps of the sampler.
         guidance_scale: weight of the class against the null class.
         scheduler: the sampler, an object or the name of a class of diffusers; None takes the model's.

@@ -30,4 +30,4 @@ class Denoiser(nn.Module):
         Returns:
             a tensor of the shape of ``x``.
         """
-        return self.unet(x, timesteps, class_labels=context, return_dict=False)[0]
+        return self.unet(x.to(self.unet.dtype), timesteps, class_labels=context, return_dict=False)[0]

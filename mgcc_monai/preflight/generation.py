@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from mgcc_monai.data.datalist import ALL_LISTS
-from mgcc_monai.data.latents import class_shares
 from mgcc_monai.distributed import rank_and_size
 from mgcc_monai.errors import MGCCError, raise_faults
 from mgcc_monai.generation import gate, memorisation
+from mgcc_monai.generation.classes import class_shares
 from mgcc_monai.generation.storage import load_autoencoder, weights_hash
 from mgcc_monai.options import boolean
 from mgcc_monai.preflight.segmentation import read_run

@@ -1,0 +1,75 @@
+"""Laws of saving: what is written is read again, and what could not be is refused before anything is written."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pytest
+from diffusers import AutoencoderKL
+
+from mgcc_monai.errors import MGCCError
+from mgcc_monai.generation.pipeline import LatentDiffusionPipeline
+
+
+def files_of(folder: Path) -> list[str]:
+    return sorted(str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file())
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"safe_serialization": False},
+        {"safe_serialization": None},
+        {"variant": "fp16"},
+        {"max_shard_size": "20KB"},
+        {"max_shard_size": 20000},
+        {"push_to_hub": True},
+        {"push_to_hub": True, "repo_id": "someone/something"},
+        {"use_flashpack": True},
+        {"safe_serialisation": False, "dtype": "bfloat16"},
+    ],
+    ids=str,
+)
+def test_an_option_that_writes_something_else_is_refused_at_once(pipeline, tmp_path, monkeypatch, options):
+    monkeypatch.setattr("diffusers.pipelines.pipeline_utils.create_repo", lambda *a, **k: pytest.fail("went online"))
+    with pytest.raises(MGCCError, match="save_pretrained") as error:
+        pipeline.save_pretrained(tmp_path / "pipeline", **options)
+    assert "\n" not in str(error.value) and not list(tmp_path.iterdir())
+
+
+def test_options_that_change_nothing_are_taken(pipeline, tmp_path):
+    options = {"variant": None, "max_shard_size": None, "push_to_hub": False}
+    pipeline.save_pretrained(tmp_path / "pipeline", safe_serialization=True, **options)
+    pipeline.save_pretrained(str(tmp_path / "pipeline"))
+    assert LatentDiffusionPipeline.from_pretrained(tmp_path / "pipeline").fingerprint() == pipeline.fingerprint()
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"use_safetensors": False},
+        {"use_safetensors": None},
+        {"use_flashpack": True},
+        {"custom_pipeline": "someone/something"},
+        {"custom_pipeline": "folder", "trust_remote_code": True},
+        {"variant": "fp16"},
+        {"scheduler": "DDIMSchedular"},
+        {"unet": None},
+    ],
+    ids=str,
+)
+def test_an_option_that_reads_something_else_is_refused(saved_pipeline, options):
+    with pytest.raises(MGCCError) as error:
+        LatentDiffusionPipeline.from_pretrained(saved_pipeline, **options)
+    assert "\n" not in str(error.value)
+
+
+def test_another_autoencoder_than_the_denoiser_learned_is_refused(saved_pipeline, tmp_path):
+    folder = tmp_path / "pipeline"
+    shutil.copytree(saved_pipeline, folder)
+    vae = AutoencoderKL.from_pretrained(str(folder / "vae"), low_cpu_mem_usage=False)
+    assert LatentDiffusionPipeline.from_pretrained(folder, vae=vae).vae is vae
+    vae.register_to_config(latents_std=[1.0, 2.0, 0.5, 0.9])
+    with pytest.raises(MGCCError, match="vae: has other latents_std than"):
+        LatentDiffusionPipeline.from_pretrained(folder, vae=vae)
