@@ -10,10 +10,13 @@ from typing import Any
 import monai.bundle
 import pytest
 import torch
+from monai.bundle import ConfigParser
 from PIL import Image
 
 from mgcc_monai.errors import MGCCError
+from mgcc_monai.handlers import install_weights
 from mgcc_monai.networks import MGCC
+from mgcc_monai.options import literal
 
 CHANNELS = [4, 4, 8, 8, 16]
 
@@ -68,6 +71,22 @@ def test_weights_that_are_there_stay_where_they_fit_and_are_kept_where_not(
     run("training", "train.json", dataset_dir=str(phantoms), out_channels=2)
     assert (bundle / "models" / "model.pt").exists() == stays
     assert (bundle / "models" / ("model.pt" if stays else "model.pt.previous-1")).read_bytes() == before
+
+
+@pytest.mark.parametrize("preset", [None, "authors_release"])
+def test_weights_of_the_papers_network_are_installed_into_the_bundle_as_shipped(
+    bundle: Path, configs: Path, tmp_path: Path, preset: str | None
+) -> None:
+    """Whatever perturbed its training."""
+    parser = ConfigParser()
+    overlays = [] if preset is None else [str(configs / "presets" / f"{preset}.yaml")]
+    parser.read_config([str(configs / "train.json"), *overlays])
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "model.pt").write_bytes(b"weights")
+    (tmp_path / "run" / "inference.json").write_text(json.dumps({"network_def": literal(parser, "network_def")}))
+    assert install_weights(str(tmp_path / "run"), str(bundle / "models")) == bundle / "models" / "model.pt"
+    for name in ("model.pt", "inference.json"):
+        assert (bundle / "models" / name).read_bytes() == (tmp_path / "run" / name).read_bytes()
 
 
 @pytest.fixture
