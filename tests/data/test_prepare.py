@@ -210,7 +210,7 @@ def test_what_is_there_is_replaced_only_when_told_and_only_by_a_whole(busi_tree,
 
     with monkeypatch.context() as patch:
         patch.setattr(module, "write_dataset", full)
-        with pytest.raises(OSError, match="No space"):
+        with pytest.raises(MGCCError, match="No space"):
             prepare(str(busi_tree), str(out), overwrite=True)
     assert _files(tmp_path) == before
     prepare(str(busi_tree), str(out), split_seed=1, overwrite=True)
