@@ -5,13 +5,11 @@
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 OUTPUT ?= runs/demo
 FUZZ ?= 20000
-FOLDER := $(abspath $(OUTPUT))
+export OUTPUT
 export PYTHONWARNINGS ?= ignore
 
 ENV := .venv/installed
-RUN := ../.venv/bin/python -m monai.bundle run
 MGCC := .venv/bin/python -m mgcc_monai
-DEMO := --output_dir $(FOLDER)
 
 .PHONY: help train test test-faults test-fuzz lint clean
 
@@ -19,17 +17,17 @@ help:
 	@sed -n 's/^# make/make/p' Makefile
 
 $(ENV): setup.cfg pyproject.toml constraints.txt
-	@$(PYTHON) -c "import sys; sys.exit(sys.version_info < (3, 10) and 'Python 3.10 or newer is needed: make PYTHON=/path/to/python3.11')"
-	$(PYTHON) -m venv .venv
+	@"$(PYTHON)" -c "import sys; sys.exit(sys.version_info < (3, 10) and 'Python 3.10 or newer is needed: make PYTHON=/path/to/python3.11')"
+	"$(PYTHON)" -m venv .venv
 	.venv/bin/python -m pip install --quiet --constraint constraints.txt --editable '.[test]'
 	@touch $@
 
 train: $(ENV)
-	$(MGCC) phantom --output $(OUTPUT)/new_images --count 12 --seed 1 --overwrite
-	$(MGCC) fit --preset demo $(DEMO)
-	cd bundle && $(RUN) inferring --config_file $(FOLDER)/segmentation/inference.json \
-		--dataset_dir $(FOLDER)/new_images --output_dir $(FOLDER)/masks --save_overlay true
-	@$(MGCC) show --output_dir $(OUTPUT)
+	$(MGCC) phantom --output "$$OUTPUT/new_images" --count 12 --seed 1 --overwrite
+	$(MGCC) fit --preset demo --output_dir "$$OUTPUT"
+	python="$$(pwd)/.venv/bin/python"; cd "$$OUTPUT" && "$$python" -m monai.bundle run inferring \
+		--config_file segmentation/inference.json --dataset_dir new_images --output_dir masks --save_overlay true
+	@$(MGCC) show --output_dir "$$OUTPUT"
 
 test: $(ENV)
 	OMP_NUM_THREADS=1 .venv/bin/python -m pytest -n 2 --dist loadfile

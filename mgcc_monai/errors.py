@@ -38,7 +38,7 @@ def one_line(error: BaseException, longest: int = 200) -> str:
 
 def _os_error(error: OSError) -> MGCCError:
     name = error.filename2 or error.filename
-    where = name if isinstance(name, str) else "a file" if name is None else str(name)
+    where = name if isinstance(name, str) else "the output" if name is None else str(name)
     reason = error.strerror or one_line(error)
     return MGCCError(f"{where}: cannot be read or written ({reason}); check its name, permissions and free space.")
 

@@ -14,10 +14,13 @@ from typing import Any
 
 import pytest
 import yaml
+from fire.parser import DefaultParseValue
+from monai.bundle import ConfigParser
 
 from mgcc_monai import fit as module
 from mgcc_monai.errors import MGCCError
 from mgcc_monai.fit import fit
+from mgcc_monai.words import split_words
 
 WEIGHTS = "diffusion_pytorch_model.safetensors"
 FILES = {
@@ -300,3 +303,63 @@ def test_wrong_options_are_refused_before_anything_is_written(wrong, words, bund
         with pytest.raises(MGCCError, match=words):
             fit(**{**given, **without, **wrong})
     assert not bundle.calls and sorted(tmp_path.rglob("*")) == before
+
+
+@pytest.mark.parametrize(
+    "name", ["scan#2", "2024_06_30", "a b", "'q'", "1e3", "left,right", "None", "007", "$a", "@x", "%y", "[a]"]
+)
+def test_paths_arrive_at_the_stages_as_they_were_typed(name, bundle, given, tmp_path, monkeypatch):
+    """Each word that a stage is given is read back as fire and MONAI read it."""
+    monkeypatch.chdir(tmp_path)
+    paths = {"output_dir": f"runs/{name}", "dataset_dir": f"data/{name}", "bundle_root": f"b {name}"}
+    write(tmp_path / "data" / name / "hash", "abc")
+    shutil.copytree(tmp_path / "bundle", tmp_path / f"b {name}")
+    seen: list[dict[str, Any]] = []
+
+    def stage(command: list[str], env: dict[str, str]) -> int:
+        words, _ = split_words(command[5:])
+        read = ConfigParser({word.name: DefaultParseValue(word.text) for word in words})
+        seen.append({word.name: read.get_parsed_content(word.name) for word in words})
+        seen[-1]["config_file"] = DefaultParseValue(words[0].text)  # which MONAI takes as it is
+        return 3
+
+    monkeypatch.setattr(module, "run_and_forward", stage)
+    with pytest.raises(MGCCError, match="failed with exit code 3"):
+        fit(**paths, pretrained=name, models_dir=name, count="7", image_size="[64, 64]", keep_aspect="true")
+    wanted = {key: str(tmp_path / path) for key, path in paths.items()} | {"pretrained": name, "models_dir": name}
+    wanted |= {"count": 7, "image_size": [64, 64], "keep_aspect": "true"}
+    assert {key: seen[0][key] for key in wanted} == wanted
+    assert all(Path(file).is_relative_to(tmp_path / f"b {name}") for file in seen[0]["config_file"])
+
+
+NOTHING_LEARNED = {
+    "models_dir": "elsewhere",
+    "device": "cpu",
+    "num_workers": 3,
+    "cache_num": 7,
+    "generation_batch_size": 2,
+    "preview_count": 3,
+}
+
+
+@pytest.mark.parametrize("name", NOTHING_LEARNED)
+def test_options_that_change_no_result_run_nothing_again(name, bundle, given, monkeypatch):
+    installed: list[tuple[Any, ...]] = []
+    monkeypatch.setattr(module, "install_weights", lambda *paths: installed.append(paths))
+    fit(**given)
+    bundle.stages()
+    fit(**given, **{name: NOTHING_LEARNED[name]})
+    assert bundle.stages() == []
+    weights = (Path(given["output_dir"]) / "segmentation", "elsewhere")
+    assert installed == ([weights] if name == "models_dir" else []), "weights still go where they were asked to"
+    path = Path(given["bundle_root"]) / "configs" / "presets" / "small.yaml"
+    path.write_text(path.read_text() + f"{name}: {NOTHING_LEARNED[name]}\n")
+    fit(**given)
+    assert bundle.stages() == [], "nor where a preset has them"
+
+
+def test_numbers_are_the_same_however_they_are_written(bundle, given):
+    fit(**given, learning_rate="0.010", image_size="(64, 64)")
+    bundle.stages()
+    fit(**given, learning_rate=0.01, image_size=[64, 64])
+    assert bundle.stages() == []
