@@ -88,9 +88,8 @@ def encode_latents(
             latents.append(((encode(vae, image).mode()[0].float() - mean) / std).cpu())
     found = torch.stack(latents)
     if not bool(torch.isfinite(found).all()):
-        raise MGCCError(
-            f"The autoencoder gives latents that are not numbers, in {vae.dtype}; take float32 or bfloat16."
-        )
+        cure = "train the autoencoder again, or take bfloat16 instead of float16."
+        raise MGCCError(f"The autoencoder gives latents that are not numbers, in {vae.dtype}; {cure}")
     if is_main_process():
         write_file(path, save({"latents": found}, metadata={"key": digest}))
     return found

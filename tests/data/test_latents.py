@@ -175,6 +175,35 @@ def test_items_have_the_numbers_of_their_classes():
     assert [item["class_label"] for item in latent_items(latents[:5], items, [])] == [0] * 5
 
 
+def test_classes_that_are_numbers_are_text():
+    """And 0 is a class, as is one that is called None; no class at all is neither."""
+    items = [{"class": 2}, {"class": "2"}, {"class": 0}, {"class": "None"}, {"class": None}, {}, {"class": ""}]
+    assert class_names({"training": items}, ["training"]) == ["0", "2", "None"]
+    assert class_mix(items, ["0", 2, "None"]) == [0.25, 0.5, 0.25]
+    found = latent_items(torch.zeros(7, 1, 2, 2), items, ["0", "2", "None"])
+    assert [item["class_label"] for item in found] == [1, 1, 0, 2, 3, 3, 3]
+    assert [item["class_label"] for item in latent_items(torch.zeros(7, 1, 2, 2), items, [2])][:3] == [0, 0, 1]
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float64])
+def test_latents_of_every_type_are_float32_and_kept_apart(dtype, tmp_path):
+    path, dataset = tmp_path / "latents.safetensors", Counting()
+    plain = encode_latents(tiny(), dataset, path, KEY, False)
+    found = encode_latents(tiny().to(dtype), dataset, path, KEY, False)
+    assert found.dtype == plain.dtype == torch.float32 and dataset.read == 10, "of other weights, so made anew"
+    assert 0 < float((found - plain).abs().mean()) < 0.05
+
+
+def test_latents_that_are_not_numbers_are_not_kept(tmp_path):
+    vae = tiny()
+    with torch.no_grad():
+        vae.encoder.conv_in.weight.mul_(1e6)
+    encode_latents(vae, images(), tmp_path / "latents.safetensors", KEY, False)
+    with pytest.raises(MGCCError, match="not numbers, in torch.float16"):
+        encode_latents(vae.half(), images(), tmp_path / "half.safetensors", KEY, False)
+    assert [path.name for path in tmp_path.iterdir()] == ["latents.safetensors"]
+
+
 def held_out(count: int) -> list[dict[str, Any]]:
     latents = torch.randn(count, 2, 3, 4, generator=torch.Generator().manual_seed(3))
     return [{"image": latent, "class_label": index % 3} for index, latent in enumerate(latents)]
