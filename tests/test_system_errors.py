@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from mgcc_monai.security.bundle_check import check_bundle
 
 from mgcc_monai import cli
 from mgcc_monai.data.datalist import load_datalist
@@ -21,7 +22,6 @@ from mgcc_monai.data.reader import read_image
 from mgcc_monai.errors import MGCCError, plain_os_errors, tell_os_errors
 from mgcc_monai.files import try_writable, write_json
 from mgcc_monai.preflight import check_output
-from mgcc_monai.security.bundle_check import check_bundle
 
 REPOSITORY = Path(__file__).parents[1]
 LONG = "n" * 300
