@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -58,13 +59,17 @@ def plain_os_errors() -> Iterator[None]:
 
 def tell_os_errors(kind: type[BaseException], error: BaseException, trace: Any) -> None:
     """Show an error that ends the process, as ``sys.excepthook``: one line where an OSError is at its bottom."""
-    cause: BaseException | None = error
-    while cause is not None and not isinstance(cause, OSError):
-        cause = cause.__cause__
-    if cause is None:
-        sys.__excepthook__(kind, error, trace)
+    bottom = error
+    while bottom.__cause__ is not None and not isinstance(bottom, OSError):
+        bottom = bottom.__cause__
+    told = re.findall(r"\[Errno \d+\] ([^\n]+)", str(bottom))  # MONAI and workers hand it on as text
+    if isinstance(bottom, OSError):
+        print(_os_error(bottom), file=sys.stderr)
+    elif told:
+        first = str(bottom).splitlines()[0].rstrip(".")
+        print(f"{first}: {told[-1]}; check its name, permissions and free space.", file=sys.stderr)
     else:
-        print(_os_error(cause), file=sys.stderr)
+        sys.__excepthook__(kind, error, trace)
 
 
 def raise_faults(faults: Sequence[str], where: str = "") -> None:

@@ -229,6 +229,10 @@ def test_an_error_of_the_system_below_others_is_told_alone(capsys: pytest.Captur
     except RuntimeError as error:
         tell_os_errors(type(error), error, None)
     assert len(capsys.readouterr().err.splitlines()) == 1
+    text = "SaveImage cannot write a.png.\nTraceback\n  OSError: [Errno 28] No space left on device\n"
+    tell_os_errors(RuntimeError, RuntimeError(text), None)
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("SaveImage cannot write a.png: No space left on device")
     tell_os_errors(ValueError, ValueError("x"), None)
     assert capsys.readouterr().err.splitlines()[-1] == "ValueError: x"
     with pytest.raises(ValueError), plain_os_errors():
