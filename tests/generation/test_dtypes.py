@@ -64,9 +64,8 @@ def test_noise_is_that_of_float32_and_an_image_needs_no_others(new_pipeline):
     half.unet.register_forward_pre_hook(lambda network, inputs: seen.append(inputs[0]))
     images = half(**{**FEW, "indices": range(6)}, output_type="pt")
     noise = torch.randn(4, 8, 8, generator=torch.Generator().manual_seed(state(7, 5)))
-    assert seen[0].dtype == torch.bfloat16 and torch.equal(
-        seen[FEW["num_inference_steps"]][1], noise.to(torch.bfloat16)
-    )
+    first = seen[FEW["num_inference_steps"]]  # of the second group, which images 4 and 5 are in
+    assert first.dtype == torch.bfloat16 and torch.equal(first[1], noise.to(torch.bfloat16))
     assert torch.equal(half(**FEW), images[[0, 5]])
     assert half(**FEW, output_type="pil")[0].mode == "L"
 
