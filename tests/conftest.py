@@ -9,7 +9,7 @@ import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -25,13 +25,28 @@ REPOSITORY = Path(__file__).resolve().parents[1]
 TINY = Path(__file__).parent / "bundle" / "tiny.yaml"
 
 
+BUSI_SAMPLE = {"benign/*.png": 156, "malignant/*.png": 81, "normal/*.png": 40}
+BUSI_256 = {"index.csv": 1, "images/*.png": 622, "masks/*.png": 622}
+AUTHORS = {"authors_network.json": 1, "authors_network.npz": 1}
+
+
 @pytest.fixture(scope="session")
-def shared() -> Path:
-    """Folder of data that are not in the repository: ``MGCC_SHARED``, or ``shared`` beside the repository."""
-    folder = Path(os.environ.get("MGCC_SHARED", REPOSITORY.parent / "shared"))
-    if not folder.is_dir():
-        pytest.skip(f"there is no shared data at {folder}; set MGCC_SHARED to its folder")
-    return folder
+def shared() -> Callable[[str], Path]:
+    """``shared(name)``: a folder of files that are not in the repository; skips where one of them is missing.
+
+    They are in ``MGCC_SHARED``, or in ``shared`` beside the repository.
+    """
+    root = Path(os.environ.get("MGCC_SHARED") or REPOSITORY.parent / "shared")
+    wanted = {"data/busi_original_sample": BUSI_SAMPLE, "data/busi_256": BUSI_256, "reference": AUTHORS}
+
+    def find(name: str) -> Path:
+        for pattern, count in wanted[name].items():
+            found = sum(path.is_file() and path.stat().st_size > 0 for path in (root / name).glob(pattern))
+            if found < count:
+                pytest.skip(f"{root / name}: {found} of {count} files {pattern}; set MGCC_SHARED to a folder with them")
+        return root / name
+
+    return find
 
 
 @pytest.fixture(scope="session")

@@ -11,7 +11,7 @@ from PIL import Image
 
 from mgcc_monai.data.datalist import image_sha256
 from mgcc_monai.data.duplicates import thumbnail
-from mgcc_monai.data.folders import Case
+from mgcc_monai.data.folders import NORMAL, Case
 from mgcc_monai.data.paths import locate
 from mgcc_monai.data.reader import read_mask, read_picture
 from mgcc_monai.errors import MGCCError
@@ -86,7 +86,7 @@ def read_case(case: Case, labelled: bool = True, crop: Any = None) -> tuple[Entr
     if not labelled:
         return Entry(item, _png(pixels), None, thumbnail(pixels), loop), []
     mask = np.any([np.zeros_like(pixels), *masks], axis=0).astype(np.uint8)
-    if mask.any() and case.class_name == "normal":
+    if mask.any() and case.class_name == NORMAL:
         return None, [f"{case.image}: of class normal, but its mask is not empty; correct the class or the mask"]
-    item |= {"class": case.class_name if mask.any() else "normal", "label_sha256": image_sha256(mask)}
+    item |= {"class": case.class_name if mask.any() else NORMAL, "label_sha256": image_sha256(mask)}
     return Entry(item, _png(pixels), _png(mask * 255), thumbnail(pixels), loop), []

@@ -12,12 +12,15 @@ from mgcc_monai.data.decoders import count_frames
 from mgcc_monai.data.paths import frame_path, image_stem, list_images, refused_files
 from mgcc_monai.errors import MGCCError, one_line
 
-__all__ = ["LAYOUT", "Case", "is_folders", "read_patients", "read_table", "scan_folders"]
+__all__ = ["LAYOUT", "NORMAL", "Case", "is_folders", "read_patients", "read_table", "scan_folders"]
 
 LAYOUT = """\
   SOURCE/images/NAME.png   and   SOURCE/masks/NAME.png
       (or labels/; a mask may end in _mask, _seg, _segmentation or _label; several masks: _mask_1, _mask_2 ...;
        classes, if any: as folders, images/CLASS/NAME.png, or in SOURCE/classes.csv with columns image,class)"""
+
+NORMAL = "normal"
+"""The class of images without a lesion, which need no mask."""
 
 _MASK_FOLDERS = ("masks", "labels")
 _TABLES = ("classes.csv", "index.csv")
@@ -31,7 +34,7 @@ class Case:
     Args:
         image: path of the image.
         masks: paths of its masks, which are to be OR-ed; empty where a normal image has none.
-        class_name: its class; ``lesion`` where none is told.
+        class_name: its class; ``lesion`` where none is told, and ``normal`` in whatever capitals it is written.
         original: the image's path relative to the source, with forward slashes.
     """
 
@@ -39,6 +42,10 @@ class Case:
     masks: tuple[Path, ...]
     class_name: str
     original: str
+
+    def __post_init__(self) -> None:
+        if self.class_name.strip().casefold() == NORMAL:
+            object.__setattr__(self, "class_name", NORMAL)
 
 
 def read_table(path: str | Path, columns: Sequence[str]) -> tuple[list[dict[str, str]], list[str]]:
@@ -194,7 +201,7 @@ def scan_folders(source: str | Path) -> tuple[list[Case], list[str]]:
     cases = []
     for _, path in images:
         original = path.relative_to(source).as_posix()
-        if not masks[path] and classes[original] != "normal":
-            faults.append(f"{path}: an image without a mask; add {source / 'masks' / path.name}, or remove it")
         cases.append(Case(path, tuple(masks[path]), classes[original], original))
+        if not masks[path] and cases[-1].class_name != NORMAL:
+            faults.append(f"{path}: an image without a mask; add {source / 'masks' / path.name}, or remove it")
     return sorted(cases, key=lambda case: case.original), faults

@@ -22,6 +22,7 @@ from mgcc_monai.preflight.segmentation import (
     read_settings,
 )
 from mgcc_monai.preflight.shapes import (
+    check_aspect,
     check_autoencoder_shape,
     check_denoiser_shape,
     check_segmenter_shape,
@@ -30,6 +31,7 @@ from mgcc_monai.preflight.shapes import (
 
 __all__ = [
     "build",
+    "check_aspect",
     "check_autoencoder",
     "check_autoencoder_shape",
     "check_classes",

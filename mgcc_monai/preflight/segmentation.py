@@ -202,8 +202,8 @@ def check_evaluation(
         threshold: probability from which a pixel is lesion.
 
     Raises:
-        MGCCError: when the threshold is none, there was no training, or the weights were trained on another split of these images; or lists
-            every unreadable file.
+        MGCCError: when the threshold is none, there was no training, or the weights were trained on another split of
+            these images; or lists every unreadable file.
     """
     if isinstance(threshold, bool) or not isinstance(threshold, int | float) or not 0 < threshold < 1:
         raise MGCCError(f"--threshold {threshold}: give a number between 0 and 1.")

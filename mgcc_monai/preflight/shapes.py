@@ -17,9 +17,10 @@ from monai.bundle import ConfigParser
 from mgcc_monai.errors import MGCCError, one_line, raise_faults
 from mgcc_monai.generation.schedulers import new_scheduler
 from mgcc_monai.generation.storage import load_autoencoder
-from mgcc_monai.options import active_parser
+from mgcc_monai.options import active_parser, boolean
 
 __all__ = [
+    "check_aspect",
     "check_autoencoder_shape",
     "check_denoiser_shape",
     "check_segmenter_shape",
@@ -30,6 +31,20 @@ __all__ = [
 ]
 
 _AUTOENCODER_GROUPS, _DENOISER_GROUPS = 8, 32  # of their group normalisation
+
+
+def check_aspect(image_size: Sequence[int], keep_aspect: Any) -> None:
+    """Check that images which keep their aspect come out at one size: the longer side is fitted, the other padded.
+
+    Args:
+        image_size: sides in pixels.
+        keep_aspect: whether they keep it.
+
+    Raises:
+        MGCCError: when the sides differ, so that a wide image and a tall one would too.
+    """
+    if boolean(keep_aspect, "keep_aspect") and len(set(image_size)) > 1:
+        raise MGCCError(f"--image_size {list(image_size)}: give two equal sides where --keep_aspect is true.")
 
 
 def check_segmenter_shape(image_size: Sequence[int], channels: Sequence[int]) -> None:

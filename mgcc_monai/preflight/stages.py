@@ -21,6 +21,7 @@ logger = logging.getLogger(__name__)
 
 _OF_OPTIONS = (
     "check_options",
+    "check_aspect",
     "check_segmenter_shape",
     "check_segmenter_step",
     "check_autoencoder_shape",

@@ -1,9 +1,8 @@
-"""Small made-up folders, and the real images where they are at hand."""
+"""Small made-up folders."""
 
 from __future__ import annotations
 
 import json
-import os
 import shutil
 from pathlib import Path
 from typing import Any
@@ -55,15 +54,6 @@ def busi_tree(tmp_path: Path) -> Path:
             Image.fromarray(pixels).convert("RGB").save(folder / f"{name} ({number}).png")
             Image.fromarray(mask).convert("1").save(folder / f"{name} ({number})_mask.png")
     return source
-
-
-@pytest.fixture(scope="session")
-def shared_data() -> Path:
-    """The folder with real images; it is no part of the repository."""
-    folder = Path(os.environ.get("MGCC_SHARED", Path(__file__).resolve().parents[3] / "shared")) / "data"
-    if not (folder / "busi_256" / "index.csv").is_file():
-        pytest.skip("the real BUSI images are not here (set MGCC_SHARED to the folder with data/busi_256)")
-    return folder
 
 
 _SIZES = {"training": 8, "unlabeled": 2, "validation": 4, "test": 4, "normal": 2}

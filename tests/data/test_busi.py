@@ -47,10 +47,8 @@ def test_plain_folders_are_no_busi_tree(tmp_path):
     assert not is_busi(tmp_path)
 
 
-def test_the_files_as_distributed(shared_data):
-    source = shared_data / "busi_original_sample"
-    if not source.is_dir():
-        pytest.skip("busi_original_sample is not here")
+def test_the_files_as_distributed(shared):
+    source = shared("data/busi_original_sample")
     cases, faults = scan_busi(source)
     assert not faults and Counter(c.class_name for c in cases) == {"benign": 70, "malignant": 40, "normal": 20}
     assert sum(len(c.masks) for c in cases) == 86 + 41 + 20

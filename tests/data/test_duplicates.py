@@ -64,9 +64,9 @@ def test_groups_join_through_patients_and_are_named_as_they_come():
     assert join_groups(labels) == ["g0001", "g0001", "g0002", "g0003", "g0004", "g0005"]
 
 
-def test_against_the_reference_list_of_busi(shared_data):
+def test_against_the_reference_list_of_busi(shared):
     """All 177 pairs of the list among the images of its groups, and 6 more; by eye all 6 are right."""
-    folder = shared_data / "busi_256"
+    folder = shared("data/busi_256")
     rows = list(csv.DictReader((folder / "index.csv").open()))
     found = np.array(duplicate_groups([folder / "images" / row["image"] for row in rows]))
     wanted = np.array([row["duplicate_group"] for row in rows])

@@ -232,9 +232,9 @@ def test_a_folder_that_is_no_dataset_or_holds_the_source_is_never_replaced(busi_
     assert _files(tmp_path) == before
 
 
-def test_plain_folders_with_an_index(shared_data, tmp_path):
+def test_plain_folders_with_an_index(shared, tmp_path):
     """Every fifth of the real images, with its class from their table."""
-    real, source = shared_data / "busi_256", tmp_path / "source"
+    real, source = shared("data/busi_256"), tmp_path / "source"
     rows = list(csv.DictReader((real / "index.csv").open()))[::5]
     for folder in ("images", "masks"):
         (source / folder).mkdir(parents=True)

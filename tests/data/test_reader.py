@@ -189,10 +189,8 @@ def test_list_is_in_natural_order_without_hidden_and_other_files(tmp_path):
     assert [p.name for p in list_images(tmp_path)] == ["a.nii.gz", "b (1).png", "b (2).jpeg", "b (10).PNG"]
 
 
-def test_the_one_rgba_mask_of_busi(shared_data):
+def test_the_one_rgba_mask_of_busi(shared):
     """Its alpha is 255 everywhere, and its colours are black and white."""
-    path = shared_data / "busi_original_sample" / "benign" / "benign (54)_mask_1.png"
-    if not path.is_file():
-        pytest.skip("busi_original_sample is not here")
+    path = shared("data/busi_original_sample") / "benign" / "benign (54)_mask_1.png"
     assert Image.open(path).mode == "RGBA"
     np.testing.assert_array_equal(read_mask(path), np.asarray(Image.open(path))[..., 0] > 0)

@@ -71,8 +71,9 @@ def config(configs: Any) -> ConfigParser:
 
 
 def test_stored_reference_is_the_shared_one(shared, figures, arrays):
-    assert json.loads((shared / "reference" / "authors_network.json").read_text()) == figures
-    original = np.load(shared / "reference" / "authors_network.npz")
+    folder = shared("reference")
+    assert json.loads((folder / "authors_network.json").read_text()) == figures
+    original = np.load(folder / "authors_network.npz")
     assert sorted(original.files) == sorted(arrays)
     for name in original.files:
         assert np.array_equal(original[name], arrays[name].numpy()), name
