@@ -3,8 +3,11 @@ from __future__ import annotations
 from collections import Counter
 
 import pytest
+from PIL import Image
 
 from mgcc_monai.data.busi import is_busi, scan_busi
+from mgcc_monai.data.prepare import prepare
+from mgcc_monai.errors import MGCCError
 
 
 def _touch(root, *names):
@@ -52,3 +55,14 @@ def test_the_files_as_distributed(shared):
     cases, faults = scan_busi(source)
     assert not faults and Counter(c.class_name for c in cases) == {"benign": 70, "malignant": 40, "normal": 20}
     assert sum(len(c.masks) for c in cases) == 86 + 41 + 20
+
+
+@pytest.mark.parametrize("name", ["Normal", "NORMAL"])
+def test_normal_is_normal_in_any_capitals(busi_tree, tmp_path, name):
+    (busi_tree / "normal").rename(busi_tree / name)
+    cases, faults = scan_busi(busi_tree)
+    assert not faults and Counter(c.class_name for c in cases) == {"benign": 20, "malignant": 10, "normal": 3}
+    image = next((busi_tree / name).glob("*_mask.png"))
+    Image.new("1", (80, 60), 1).save(image)
+    with pytest.raises(MGCCError, match="of class normal, but its mask is not empty"):
+        prepare(str(busi_tree), str(tmp_path / "out"))

@@ -9,10 +9,14 @@ import pytest
 from PIL import Image
 from scipy.ndimage import binary_dilation
 
+from mgcc_monai.data import phantom as module
 from mgcc_monai.data.datalist import LISTS, image_sha256, load_datalist
+from mgcc_monai.data.integrity import check_dataset
 from mgcc_monai.data.phantom import make_phantom, write_phantoms
 from mgcc_monai.data.phantom_anatomy import KINDS, make_scene
 from mgcc_monai.data.phantom_physics import Scanner, form_image
+from mgcc_monai.data.prepare import split
+from mgcc_monai.data.splits import Record, split_groups
 from mgcc_monai.errors import MGCCError
 
 SMALL = (80, 100)
@@ -197,3 +201,106 @@ def test_a_failure_leaves_the_former_dataset_and_no_debris(tmp_path):
     after = write_phantoms(folder, count=10, seed=1, size=TINY, overwrite=True)
     assert after["hash"] != before["hash"]
     assert [path.name for path in tmp_path.iterdir()] == ["phantom"]
+
+
+# Near-duplicates: phantoms that happen to look alike are a group, and stay in one list
+
+
+def parted(content, pairs):
+    """Of pairs of images those that stand on two sides of a split."""
+    side = {}
+    for name in ("training", "unlabeled", "validation", "test"):
+        for item in content[name]:
+            side[int(Path(item["image"]).stem[-4:])] = "training" if name == "unlabeled" else name
+    return [pair for pair in pairs if len({side.get(index) for index in pair} - {None}) > 1]
+
+
+@pytest.mark.parametrize(
+    ("options", "alike"),  # pairs that the search finds, some of which the lists of before parted
+    [
+        ({"count": 70, "seed": 5, "label_fraction": 0.5, "size": (64, 80)}, [(9, 44), (9, 67), (50, 60)]),
+        ({"count": 60, "seed": 5, "size": TINY}, [(9, 44)]),
+    ],
+)
+def test_near_duplicates_stay_in_one_list(options, alike, tmp_path):
+    content = write_phantoms(tmp_path / "set", **options)
+    assert not parted(content, alike) and not check_dataset(tmp_path / "set").faults
+    groups = {int(Path(i["image"]).stem[-4:]): i["group"] for name in LISTS for i in content[name]}
+    assert all(groups[first] == groups[second] for first, second in alike)
+    for index in (0, 9, 44):  # the images are what they were
+        image = np.asarray(Image.open(tmp_path / "set" / "images" / f"phantom-{index:04d}.png"))
+        np.testing.assert_array_equal(image, make_phantom(options["seed"], index, options["size"]).image)
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_any_seed_passes_the_checks(seed, tmp_path):
+    options = {"count": (10, 11, 23, 60)[seed % 4], "size": ((32, 32), (32, 40), (48, 33))[seed % 3]}
+    write_phantoms(tmp_path / "set", seed=seed, label_fraction=(1.0, 0.5, 0.01)[seed % 3], split_seed=seed, **options)
+    assert not check_dataset(tmp_path / "set").faults
+
+
+@pytest.mark.parametrize(("count", "seed", "split_seed"), [(10, 2, 0), (30, 2, 0), (60, 6, 3), (60, 0, 1)])
+def test_lists_that_part_no_group_are_those_of_image_by_image(count, seed, split_seed, tmp_path):
+    """So that a dataset of before is made again as it was."""
+    content = write_phantoms(tmp_path / "set", count=count, seed=seed, size=TINY, split_seed=split_seed)
+    lesions = [item for name in ("training", "validation", "test") for item in content[name]]
+    records = [Record(item["image"], item["class"], item["image"]) for item in lesions]
+    if count == 10:  # too few in each class
+        records = [record._replace(class_name="lesion") for record in records]
+    wanted = split_groups(records, seed=split_seed)
+    for name in ("training", "validation", "test"):
+        assert sorted(item["image"] for item in content[name]) == wanted[name]
+
+
+@pytest.mark.parametrize("label_fraction", [1.0, 0.5])
+@pytest.mark.parametrize("count", [10, 60])
+def test_split_of_phantoms_is_the_same_dataset(count, label_fraction, tmp_path):
+    content = write_phantoms(tmp_path / "set", count=count, seed=5, size=TINY, label_fraction=label_fraction)
+    assert split(str(tmp_path / "set"), str(tmp_path / "set" / "again.json"))["hash"] == content["hash"]
+
+
+def test_split_mends_a_dataset_whose_groups_lack_near_duplicates(tmp_path, monkeypatch):
+    options = {"count": 60, "seed": 5, "size": TINY, "label_fraction": 0.5}
+    with monkeypatch.context() as patch:  # as it was made before
+        patch.setattr(module, "regroup", lambda items, _: [item["group"] for item in items])
+        write_phantoms(tmp_path / "old", **options)
+    assert {fault.check for fault in check_dataset(tmp_path / "old").faults} == {"near-copy-across-lists"}
+    file = tmp_path / "old" / "dataset.json"
+    mended = split(str(file), str(file))
+    assert not check_dataset(file).faults
+    assert mended["hash"] == write_phantoms(tmp_path / "new", **options)["hash"]
+
+
+# Options
+
+
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [
+        *(({"label_fraction": value}, "label_fraction is") for value in (0, 2, -1, 1.01, float("nan"), "half", True)),
+        *(({"split_seed": value}, "split_seed is") for value in (-1, 1.5, "x", None)),
+        *(({"seed": value}, "seed is") for value in (-1, 0.5, "x")),
+        *(({"count": value}, "count is") for value in (0, 9, 1e2, "many")),
+        *(({"size": value}, "size is") for value in (0, 64, "64x80", (64,), (64, 80, 3), (31, 40), (64.0, 80), "ab")),
+        ({"size": (10**6, 10**6)}, "size is"),
+        ({"overwrite": "maybe"}, "overwrite is 'maybe'"),
+    ],
+)
+def test_options_are_refused_before_any_image_is_drawn(options, told, tmp_path, monkeypatch):
+    monkeypatch.setattr(module, "make_phantom", lambda *_: pytest.fail("an image was drawn"))
+    with pytest.raises(MGCCError, match=told) as error:
+        write_phantoms(tmp_path / "set", **options)
+    assert "\n" not in str(error.value) and not list(tmp_path.iterdir())
+
+
+def test_all_wrong_options_are_told_together(tmp_path):
+    with pytest.raises(MGCCError) as error:
+        write_phantoms(tmp_path / "set", count=1, seed=-1, size=8, label_fraction=2, split_seed=-1)
+    assert len(str(error.value).splitlines()) == 6
+
+
+@pytest.mark.parametrize("size", [(400, 32), (240, 33), (32, 300)])
+def test_narrow_images_hold_their_lesions(size):
+    for index in range(3):
+        phantom = make_phantom(1, index, size)
+        assert phantom.image.shape == size and phantom.label.any() == (phantom.kind != "normal")

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import csv
+import json
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +11,7 @@ from PIL import Image
 from mgcc_monai.data import busi, paths
 from mgcc_monai.data import prepare as module
 from mgcc_monai.data.datalist import load_datalist
+from mgcc_monai.data.integrity import check_dataset
 from mgcc_monai.data.prepare import describe, prepare, split
 from mgcc_monai.errors import MGCCError
 
@@ -128,6 +130,56 @@ def test_split_of_the_same_options_is_the_same_dataset(busi_tree, tmp_path):
         assert _files(tmp_path) == before
 
 
+def test_split_keeps_what_it_is_not_told(busi_tree, tmp_path):
+    out = tmp_path / "out"
+    prepare(str(busi_tree), str(out), label_fraction=0.3, split_seed=5, protocol="published")
+    kept = ("label_fraction", "split_seed", "protocol")
+    for options in ({}, {"label_fraction": 0.6}, {"split_seed": 0}, {"protocol": "strict"}):
+        split(str(out), str(out / "again.json"), **options)
+        before, again = load_datalist(out), load_datalist(out / "again.json")
+        assert [again[key] for key in kept] == [options.get(key, before[key]) for key in kept]
+        assert (again["hash"] == before["hash"]) == (not options)
+
+
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [
+        *(({"label_fraction": value}, "label_fraction is") for value in (0, 2, -0.5, float("nan"), "half")),
+        *(({"split_seed": value}, "split_seed is") for value in (-1, 1.5, "one")),
+        ({"protocol": "strickt"}, "protocol is 'strickt'"),
+    ],
+)
+def test_split_checks_its_options(busi_tree, tmp_path, options, told):
+    prepare(str(busi_tree), str(tmp_path / "out"))
+    before = _files(tmp_path)
+    with pytest.raises(MGCCError, match=told):
+        split(str(tmp_path / "out"), str(tmp_path / "out" / "again.json"), **options)
+    assert _files(tmp_path) == before
+
+
+@pytest.mark.parametrize("groups", ["each image its own", "near-duplicates in two lists, of one group"])
+def test_split_mends_lists_that_leak(busi_tree, tmp_path, monkeypatch, groups):
+    """Of a dataset without the groups, and of one in which they were entered by hand, as the checks advise."""
+    file = tmp_path / "out" / "dataset.json"
+    with monkeypatch.context() as patch:
+        patch.setattr(module, "duplicate_groups", lambda images: list(range(len(images))))
+        prepare(str(busi_tree), str(file.parent))
+    content = json.loads(file.read_text())
+    if groups != "each image its own":
+        for item in (item for name in LISTS for item in content[name]):
+            number = int(Path(item["image"]).stem.rstrip("-").rsplit("-", 1)[1])
+            item["group"] = f"m{number // 2}" if item["class"] == "malignant" else item["group"]
+        file.write_text(json.dumps(content))
+        with pytest.raises(MGCCError, match="run prepare or split again"):
+            load_datalist(file)
+    assert check_dataset(file).faults
+    split(str(file), str(file))
+    assert not check_dataset(file).faults
+    mended = load_datalist(file)
+    group = {Path(item["original"]).name: item["group"] for name in LISTS for item in mended[name]}
+    assert all(group[f"malignant ({n}).png"] == group[f"malignant ({n + 1}).png"] for n in (2, 4, 6, 8))
+
+
 def _write(pixels):
     return lambda path: Image.fromarray(pixels).save(path)
 
@@ -195,6 +247,9 @@ def test_an_unknown_layout_shows_both_known_ones(tmp_path, layout):
         ({"protocol": "random"}, "give one of strict, published"),
         ({"label_fraction": 0}, "label_fraction is 0"),
         ({"label_fraction": "half"}, "label_fraction is 'half'"),
+        ({"label_fraction": float("nan")}, "label_fraction is nan"),
+        ({"label_fraction": 2}, "label_fraction is 2"),
+        ({"split_seed": 1.5}, "split_seed is 1.5"),
         ({"split_seed": -1}, "split_seed is -1"),
         ({"overwrite": "false"}, "overwrite is 'false'"),
     ],
