@@ -25,12 +25,17 @@ def encode(vae: nn.Module, image: torch.Tensor) -> Any:
     Returns:
         the distribution over BCHW, with ``mean``, ``logvar``, ``mode()`` and ``sample()``.
     """
-    return vae.encode(nn.functional.pixel_unshuffle(image, _side(vae)).to(vae.dtype)).latent_dist
+    return vae.encode(_as_weights(vae, nn.functional.pixel_unshuffle(image, _side(vae)))).latent_dist
 
 
 def decode(vae: nn.Module, latents: torch.Tensor) -> torch.Tensor:
     """Return the images B1HW, about [-1, 1], of latents BCHW; see :func:`encode`."""
-    return nn.functional.pixel_shuffle(vae.decode(latents.to(vae.dtype), return_dict=False)[0], _side(vae))
+    return nn.functional.pixel_shuffle(vae.decode(_as_weights(vae, latents), return_dict=False)[0], _side(vae))
+
+
+def _as_weights(vae: Any, values: torch.Tensor) -> torch.Tensor:
+    """Return values in the type of the weights that they go through."""
+    return values.to(getattr(vae, "dtype", values.dtype))
 
 
 def _side(vae: Any) -> int:

@@ -30,4 +30,5 @@ class Denoiser(nn.Module):
         Returns:
             a tensor of the shape of ``x``.
         """
-        return self.unet(x.to(self.unet.dtype), timesteps, class_labels=context, return_dict=False)[0]
+        x = x.to(getattr(self.unet, "dtype", x.dtype))  # of the weights
+        return self.unet(x, timesteps, class_labels=context, return_dict=False)[0]
