@@ -116,7 +116,7 @@ def _keep_out(source: Path, target: Path, trained: Mapping[str, Any], described:
     config, network = next((path, network) for path, network in described.items() if network != trained)
     names = sorted(name for name in {*trained, *network} if trained.get(name) != network.get(name))
     logger.warning(
-        "The weights stay in %s: %s describes another network (%s), which whatever loads weights from %s would build. "
+        "The weights stay in %s: %s describes another network (%s), and clients that read %s would build that one. "
         "Segment with --config_file %s.",
         *(source.parent, config, ", ".join(names), target.parent, source.with_name("inference.json")),
     )
