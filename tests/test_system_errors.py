@@ -164,7 +164,7 @@ def test_a_folder_without_permission_is_refused_before_any_work(
     forbid_work(monkeypatch)
     given = words(open_folder, "locked/x")[command]
     if command == "split":
-        given[-1] = f"--output_json={folder}/x.json"
+        given[-1] = str(folder / "x.json")
     monkeypatch.setattr(sys, "argv", ["mgcc_monai", *given])
     told = as_nobody(lambda: refusal(cli.main))
     assert "cannot be written (Permission denied" in told and "\n" not in told

@@ -27,8 +27,8 @@ def wait_for(text: str, printed: Path, process: subprocess.Popen) -> None:
 )
 def test_a_signal_from_outside_saves_within_an_iteration(start: Callable, tmp_path: Path, number: int, code: int):
     printed = tmp_path / "printed.txt"
-    process = start("training", "train.json", max_iterations=4000, epoch_length=1000)
-    wait_for("2/4000", printed, process)
+    process = start("training", "train.json", max_iterations=400, epoch_length=400)
+    wait_for("40/400", printed, process)
     process.send_signal(number)
     assert process.wait(timeout=60) == code
     text = printed.read_text()
@@ -133,7 +133,7 @@ def test_fit_that_was_stopped_goes_on(phantoms: Path, configs: Path, tmp_path: P
     printed = tmp_path / "printed.txt"
     with printed.open("w") as file:
         process = subprocess.Popen(command, stdout=file, stderr=file, env=env)
-    wait_for("5/40", printed, process)
+    wait_for("4/40", printed, process)
     process.send_signal(signal.SIGTERM)
     assert process.wait(timeout=60) == 143
     assert "the same command goes on" in printed.read_text()
