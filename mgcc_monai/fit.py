@@ -98,7 +98,6 @@ def fit(
     try_writable(output)
     for stage in stages:
         check_free(output / stage.folder)
-    hold(output, inside=True)
     typed = {
         name: monai_text(str(value)) if isinstance(value, str | os.PathLike) else value
         for name, value in settings.items()
@@ -106,6 +105,7 @@ def fit(
     folders = {"bundle_root": monai_text(str(root)), "output_dir": monai_text(str(output)), **typed}
     laid = {stage.name: (stage.run_id, _files(root, stage, overlays)) for stage in stages}
     check_stages(laid, folders, data=False)  # before phantoms are made
+    hold(output, inside=True)
     data = Path(str(dataset_dir)).absolute() if dataset_dir is not None else Path(embedded_phantoms(output))
     data_hash = load_datalist(data)["hash"]
     begun, checked = time.time(), False
