@@ -22,7 +22,7 @@ from mgcc_monai.files import sha256, try_writable, write_json
 from mgcc_monai.handlers.best_weights import install_weights
 from mgcc_monai.handlers.checkpoint import checkpoints
 from mgcc_monai.handlers.preemption import SIGNALS, run_and_forward
-from mgcc_monai.lock import check_free, hold, release
+from mgcc_monai.lock import check_free, held
 from mgcc_monai.options import known_names, nearest, wrong_values
 from mgcc_monai.preflight.stages import check_stages
 from mgcc_monai.words import is_text, lost, monai_text, written_values
@@ -105,7 +105,20 @@ def fit(
     folders = {"bundle_root": monai_text(str(root)), "output_dir": monai_text(str(output)), **typed}
     laid = {stage.name: (stage.run_id, _files(root, stage, overlays)) for stage in stages}
     check_stages(laid, folders, data=False)  # before phantoms are made
-    hold(output, inside=True)
+    with held(output, inside=True):
+        _run_stages(stages, laid, folders, settings, root, output, dataset_dir)
+
+
+def _run_stages(
+    stages: Sequence[Stage],
+    laid: Mapping[str, tuple[str, Sequence[Path]]],
+    folders: Mapping[str, Any],
+    settings: Mapping[str, Any],
+    root: Path,
+    output: Path,
+    dataset_dir: str | None,
+) -> None:
+    """Run each stage that is not done yet, once all of them have passed their checks."""
     data = Path(str(dataset_dir)).absolute() if dataset_dir is not None else Path(embedded_phantoms(output))
     data_hash = load_datalist(data)["hash"]
     begun, checked = time.time(), False
@@ -135,7 +148,6 @@ def fit(
             raise MGCCError(f"{output / stage.folder}: {stage.name} ended without {', '.join(stage.outputs)}.")
         done = {"key": key, "foreign": foreign, "made": made, "seconds": round(seconds, 1)}
         _note(output, stage.name, done)
-    release(output, inside=True)
     print(f"{len(stages)} stages done in {_clock(time.time() - begun)}: {output}", flush=True)
 
 

@@ -56,15 +56,15 @@ def release(folder: str | Path, inside: bool = False) -> None:
 
 
 @contextmanager
-def held(folder: str | Path) -> Iterator[None]:
-    """Hold a folder for the time of a ``with`` statement."""
-    before = _is_own(_lock_file(folder))
-    hold(folder)
+def held(folder: str | Path, inside: bool = False) -> Iterator[None]:
+    """Hold a folder for the time of a ``with`` statement; see :func:`hold`."""
+    before = _is_own(_lock_file(folder, inside))
+    hold(folder, inside)
     try:
         yield
     finally:
         if not before:
-            release(folder)
+            release(folder, inside)
 
 
 def check_free(folder: str | Path) -> None:

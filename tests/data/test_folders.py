@@ -125,10 +125,10 @@ def test_faults_of_a_patient_table(tmp_path, text, told):
 @pytest.mark.parametrize("told", ["by folder", "by table"])
 def test_normal_is_normal_in_any_capitals(tmp_path, name, told):
     """It needs no mask, and is called ``normal`` from here on; other classes keep their names."""
-    folder = f"{name.strip()}/" if told == "by folder" else ""
-    _touch(tmp_path, f"images/{folder}1.png", "images/2.png", "masks/2.png")
+    folder, other = (f"{name.strip()}/", "Benign/") if told == "by folder" else ("", "")
+    _touch(tmp_path, f"images/{folder}1.png", f"images/{other}2.png", "masks/2.png")
     if not folder:
         (tmp_path / "classes.csv").write_text(f"image,class\n1.png,{name}\n2.png,Benign\n")
     found, faults = _found(tmp_path)
     assert not faults and found[f"images/{folder}1.png"] == ("normal", [])
-    assert found["images/2.png"][0] == ("lesion" if folder else "Benign")
+    assert found[f"images/{other}2.png"][0] == "Benign"

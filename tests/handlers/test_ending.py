@@ -32,7 +32,7 @@ PREFIX = {"autoencoder": "autoencoder_", "diffusion": "diffusion_", "segmentatio
 def encoded(tmp_path_factory: pytest.TempPathFactory, phantoms: Path, configs: Path) -> Path:
     """The folder of an autoencoder, for the denoiser to learn from."""
     output = tmp_path_factory.mktemp("encoded")
-    files = [str(configs / "train_autoencoder.json"), str(configs.parents[1] / "tests" / "bundle" / "tiny.yaml")]
+    files = [str(configs / "train_autoencoder.json"), str(Path(__file__).parents[1] / "bundle" / "tiny.yaml")]
     options = dict(bundle_root=str(configs.parent), dataset_dir=str(phantoms), output_dir=str(output))
     monai.bundle.run(run_id="training", config_file=files, logging_file=False, **options)
     return output / "autoencoder"
@@ -135,7 +135,7 @@ def test_planned_iterations(epochs, length, asked, taken):
 def test_schedules_stay_at_their_end(configs, stage):
     """The rate is 0 from the end of ``max_iterations`` on and not before, however long training goes on."""
     parser = ConfigParser()
-    parser.read_config([configs / STAGES[stage], configs.parents[1] / "tests" / "bundle" / "tiny.yaml"])
+    parser.read_config([configs / STAGES[stage], Path(__file__).parents[1] / "bundle" / "tiny.yaml"])
     weight = torch.nn.Parameter(torch.zeros(1))
     parser["optimizer"] = {"_target_": "torch.optim.SGD", "params": [weight], "lr": 0.01}
     parser.update({f"{PREFIX[stage]}max_iterations": 700, f"{PREFIX[stage]}warmup": 100})

@@ -103,7 +103,7 @@ DATA = [  # what depends on the dataset, or on what a stage would make of it
     ({"diffusion_batch_size": 60}, "images for batches of 60"),
     ({"unlabeled_batch_size": 13}, "12 of them generated, for batches of 13"),
     ({"unlabeled_batch_size": 4, "indices": [3, 5, 7]}, "3 of them generated, for batches of 4"),
-    ({"class_labels": "benign"}, "'benign' is no class of the model; they are cyst, shadowing, solid."),
+    ({"class_labels": "benign"}, "--class_labels benign: no such class; the model knows 'cyst', 'shadowing', 'solid'."),
     ({"class_labels": ["cyst", "solid"]}, "class_labels: 2 for 12 images"),
     ({"class_mix": [0.5, 0.5]}, "give 3 shares"),
     ({"class_mix": "half"}, "class_mix half: give 3 shares"),

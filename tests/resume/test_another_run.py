@@ -42,7 +42,7 @@ def begun(tmp_path_factory: pytest.TempPathFactory, phantoms: Path, configs: Pat
     """All three trainings, of four iterations, after their first epoch of two; ``whole`` is one to its end."""
     folder = tmp_path_factory.mktemp("begun")
     generate(folder / "runs" / "generated", phantoms, 0)
-    tiny = str(configs.parents[1] / "tests" / "bundle" / "tiny.yaml")
+    tiny = str(Path(__file__).parents[1] / "bundle" / "tiny.yaml")
     for output, epochs in (("whole", 2), ("runs", 1)):
         if output == "whole":
             shutil.copytree(folder / "runs", folder / "whole")

@@ -24,7 +24,7 @@ def encoded(tmp_path_factory: pytest.TempPathFactory, phantoms: Path, configs: P
     import monai.bundle
 
     output = tmp_path_factory.mktemp("encoded")
-    files = [str(configs / "train_autoencoder.json"), str(configs.parents[1] / "tests" / "bundle" / "tiny.yaml")]
+    files = [str(configs / "train_autoencoder.json"), str(Path(__file__).parents[1] / "bundle" / "tiny.yaml")]
     options = dict(bundle_root=str(configs.parent), dataset_dir=str(phantoms), output_dir=str(output))
     monai.bundle.run(run_id="training", config_file=files, logging_file=False, **options)
     return output / "autoencoder"

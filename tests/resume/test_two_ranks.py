@@ -96,7 +96,7 @@ def test_metrics_of_two_ranks_are_those_of_one_process(train, tmp_path, configs,
     assert train("diffusion", "whole", **options).wait(timeout=300) == 0, (tmp_path / "printed.txt").read_text()[-3000:]
     content = load_checkpoint(tmp_path / "whole/diffusion/checkpoints/checkpoint_epoch=1.pt")
     parser = ConfigParser()
-    parser.read_config([configs / "train_diffusion.json", configs.parents[1] / "tests" / "bundle" / "tiny.yaml"])
+    parser.read_config([configs / "train_diffusion.json", Path(__file__).parents[1] / "bundle" / "tiny.yaml"])
     parser.update({"bundle_root": str(configs.parent), "dataset_dir": str(phantoms), "diffusion_batch_size": 2})
     parser.update({"output_dir": str(tmp_path / "whole"), "diffusion_dir": str(tmp_path / "again")})
     evaluator, ema = parser.get_parsed_content("validate#evaluator"), parser.get_parsed_content("ema")
