@@ -148,11 +148,11 @@ def check_autoencoder_shape(
     options = "--autoencoder_patch_size, --image_size and the other --autoencoder_... options"
     with _step(f"a training step of the autoencoder with patches of {list(patch_size)} pixels", options):
         network = untrained("network_def")
-        network.train()(_empty(1, 1, *patch_size))
-        network.eval()(_empty(1, 1, *image_size))
+        network.train()(_empty(1, 1, *patch_size[::-1]))
+        network.eval()(_empty(1, 1, *image_size[::-1]))
         loss = copy_parser(active_parser(), device=torch.device("cpu")).get_parsed_content("loss")
         loss.detail_active = True  # the last phase, in which the discriminator sees the patches too
-        patch, latent = torch.rand(1, 1, *patch_size), torch.zeros(1, 1, 1, 1)
+        patch, latent = torch.rand(1, 1, *patch_size[::-1]), torch.zeros(1, 1, 1, 1)
         loss([patch, latent, latent], patch)
 
 

@@ -59,7 +59,6 @@ def check_stages(stages: Mapping[str, tuple[str, Sequence[Path]]], settings: Map
         parser = ConfigParser()
         parser.read_config([str(path) for path in files])
         parser.update(dict(settings))
-        check = ""
         try:
             parsers[stage] = parser = copy_parser(parser, **_stand_ins(stage, parser, parsers, data))
             for place, item in enumerate(parser[run_id]):
