@@ -45,7 +45,8 @@ def write(folder: Path, **shapes: tuple[int, int]) -> Path:
 
 
 def names(folder: Path) -> set[str]:
-    return {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
+    """The files of a folder; this process keeps its lock on one until it ends."""
+    return {path.relative_to(folder).as_posix() for path in folder.rglob("[!.]*") if path.is_file()}
 
 
 def test_a_second_run_leaves_no_mask_that_its_table_lacks(segment, tmp_path: Path) -> None:

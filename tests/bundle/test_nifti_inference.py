@@ -114,7 +114,7 @@ def test_a_mask_is_found_where_its_lesion_is(segment, tmp_path: Path) -> None:
     np.testing.assert_array_equal(nifti.get_fdata()[0], np.squeeze(png.get_fdata()))
     np.testing.assert_array_equal(png.affine, np.eye(4))
     threshold = float(np.median(png.get_fdata()))
-    output = segment(folder, output_ext=".png", threshold=threshold, save_prob=False)
+    output = segment(folder, output_ext=".png", threshold=threshold, save_prob=False, overwrite=True)
     mask = np.asarray(Image.open(output / "a.png"))
     assert mask.shape == (60, 80)
     assert ((mask > 0) == (nifti.get_fdata()[0].T >= threshold)).mean() > 0.99

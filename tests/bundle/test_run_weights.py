@@ -17,6 +17,7 @@ from PIL import Image
 from mgcc_monai.errors import MGCCError
 from mgcc_monai.files import sha256
 from mgcc_monai.handlers import RunRecord
+from mgcc_monai.words import monai_text
 
 TINY = Path(__file__).with_name("tiny.yaml")
 CONFIGS = TINY.parents[2] / "bundle" / "configs"
@@ -24,7 +25,7 @@ CONFIGS = TINY.parents[2] / "bundle" / "configs"
 
 def train(output: Path, phantoms: Path, **options: Any) -> None:
     files = [str(CONFIGS / "train.json"), str(TINY)]
-    fixed = {"bundle_root": str(CONFIGS.parent), "models_dir": str(output / "models"), "dataset_dir": str(phantoms)}
+    fixed = {"bundle_root": monai_text(str(CONFIGS.parent)), "models_dir": str(output / "models"), "dataset_dir": str(phantoms)}
     settings = fixed | {"output_dir": str(output), "learning_rate": 0.1} | options
     monai.bundle.run(run_id="training", config_file=files, logging_file=False, **settings)
 
