@@ -25,8 +25,8 @@ CONFIGS = TINY.parents[2] / "bundle" / "configs"
 
 def train(output: Path, phantoms: Path, **options: Any) -> None:
     files = [str(CONFIGS / "train.json"), str(TINY)]
-    fixed = {"bundle_root": monai_text(str(CONFIGS.parent)), "models_dir": str(output / "models"), "dataset_dir": str(phantoms)}
-    settings = fixed | {"output_dir": str(output), "learning_rate": 0.1} | options
+    fixed = {"bundle_root": monai_text(str(CONFIGS.parent)), "models_dir": str(output / "models")}
+    settings = fixed | {"dataset_dir": str(phantoms), "output_dir": str(output), "learning_rate": 0.1} | options
     monai.bundle.run(run_id="training", config_file=files, logging_file=False, **settings)
 
 
@@ -103,7 +103,7 @@ def test_however_the_config_is_named(runs: Path, tmp_path: Path, monkeypatch: py
         (tmp_path / "more.json").write_text(json.dumps({"batch_size": 1}))
         config = [config, str(tmp_path / "more.json")]
     elif way == "bundle_root":
-        options["bundle_root"] = str(CONFIGS.parent)
+        options["bundle_root"] = monai_text(str(CONFIGS.parent))
     else:
         (tmp_path / "link").symlink_to(folder)
         config = str(tmp_path / "link" / "inference.json")
