@@ -193,10 +193,8 @@ class LatentDiffusionPipeline(DiffusionPipeline):
             saved.check_dtype(part.dtype)
         size, device = self.group_size(batch_size), self._execution_device
         images = []
-        with (
-            eval_mode(self.vae, self.unet),
-            progress_bar(total=len(indices), unit="image", disable=not progress) as bar,
-        ):
+        bar = progress_bar(total=len(indices), unit="image", disable=not progress)
+        with eval_mode(self.vae, self.unet), bar:
             for first in range(0, len(indices), size):
                 places = list(range(first, min(first + size, len(indices))))
                 group = places + places[-1:] * (size - len(places))

@@ -99,6 +99,6 @@ def _stand_ins(stage: str, parser: ConfigParser, before: Mapping[str, ConfigPars
         earlier = before["train"]
         run = {name: earlier.get_parsed_content(name) for name in ("preset", "method", "seed", "unlabeled_lists")}
         run["dataset_hash"] = earlier.get_parsed_content("datalist")["hash"]
-        settings = read_settings("", str(Path(parser["bundle_root"]) / "configs" / "inference.json"))
+        settings = read_settings("", str(Path(parser.get_parsed_content("bundle_root")) / "configs" / "inference.json"))
         return {"network": earlier.get_parsed_content("network"), "run_header": run, "settings": settings}
     return {}

@@ -59,7 +59,7 @@ def fit(bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callab
         monkeypatch.setattr(module, "run_and_forward", lambda command, env: (begun.append(command[6]), 3)[1])
         folders = {"bundle_root": str(bundle), "output_dir": str(tmp_path / "out"), "dataset_dir": str(dataset)}
         with pytest.raises(MGCCError) as error:
-            module.fit(**folders, **{"preset": "tiny", **options})
+            module.fit(**{**folders, "preset": "tiny", **options})
         return SimpleNamespace(text=str(error.value), begun=begun, output=tmp_path / "out")
 
     return call
@@ -67,6 +67,13 @@ def fit(bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callab
 
 def test_what_no_stage_refuses_reaches_the_first(fit, many: Path) -> None:
     done = fit(many)
+    assert len(done.begun) == 1 and "train_autoencoder" in done.begun[0]
+
+
+def test_nothing_is_refused_for_a_path_that_monai_would_change(fit, many: Path, bundle: Path, tmp_path: Path) -> None:
+    for source, target in ((bundle, tmp_path / "my clone #1" / "bundle"), (many, tmp_path / "data #2" / "1e3")):
+        shutil.copytree(source, target)
+    done = fit(tmp_path / "data #2" / "1e3", bundle_root=str(tmp_path / "my clone #1" / "bundle"))
     assert len(done.begun) == 1 and "train_autoencoder" in done.begun[0]
 
 
