@@ -45,4 +45,4 @@ def progress_bar(items: Iterable[Any] | None = None, total: int | None = None, *
     if total is None and hasattr(items, "__len__"):
         total = len(items)
     steps = {"miniters": max(1, -(-(total or 0) // _LINES)), "mininterval": 0, "maxinterval": float("inf")}
-    return tqdm(items, total=total, file=_Lines(), **steps, **options)
+    return tqdm(items, total=total, file=_Lines(), position=0, **steps, **options)  # below no other bar

@@ -38,9 +38,16 @@ def test_what_is_switched_off_or_over_at_once_shows_nothing(capsys):
     assert capsys.readouterr().err == ""
 
 
+def test_a_bar_within_another_moves_no_cursor_in_a_file(capsys):
+    for _ in progress_bar(range(2), desc="stages"):
+        list(progress_bar(range(3), desc="images"))
+    shown = capsys.readouterr().err
+    assert "\x1b" not in shown and "\r" not in shown and shown.count("3/3") == 2
+
+
 def test_a_terminal_gets_a_bar(capsys, monkeypatch):
     monkeypatch.setattr(sys.stderr, "isatty", lambda: True, raising=False)
-    list(progress_bar(range(5), mininterval=0))
+    list(progress_bar(range(5), mininterval=0, position=0))
     shown = capsys.readouterr().err
     assert shown.count("\r") >= 2 and shown.count("\n") == 1
 

@@ -12,7 +12,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from mgcc_monai.security.bundle_check import check_bundle
 
 from mgcc_monai import cli
 from mgcc_monai.data.datalist import load_datalist
@@ -188,19 +187,10 @@ def test_unreadable_files_and_folders_are_told_in_a_line(open_folder: Path, phan
         assert "Permission denied" in told and "\n" not in told and str(path) in told, (path, told)
 
 
-def test_a_bundle_that_cannot_be_looked_into_is_a_finding(open_folder: Path) -> None:
-    (open_folder / "bundle" / "hidden").mkdir(parents=True)
-    (open_folder / "bundle" / "a.json").write_text("{}")
-    (open_folder / "bundle" / "hidden").chmod(0)
-    told = as_nobody(lambda: "; ".join(map(str, check_bundle(open_folder / "bundle"))))
-    (open_folder / "bundle" / "hidden").chmod(0o755)
-    assert "hidden" in told and "cannot be read" in told
-
-
 @pytest.mark.parametrize("path", [LONG, "plain/x", f"{LONG}/x"])
 def test_reading_at_a_place_that_cannot_be_is_told_in_a_line(tmp_path: Path, path: str) -> None:
     (tmp_path / "plain").write_text("x")
-    for work in (load_datalist, images_to_segment, read_image, check_bundle):
+    for work in (load_datalist, images_to_segment, read_image):
         with pytest.raises(MGCCError) as error:
             work(tmp_path / path)
         one_line(error)
