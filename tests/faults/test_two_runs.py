@@ -88,7 +88,7 @@ def test_of_two_equal_fits_one_runs(phantoms: Path, configs: Path, tmp_path: Pat
     printed = tmp_path / "printed.txt"
     with printed.open("w") as file:
         first = subprocess.Popen(command, stdout=file, stderr=file, env=env)
-        wait_for("1/240", printed, first)
+        wait_for("24/240", printed, first)  # a tenth: outside a terminal no line comes before it
         second = subprocess.run(command, capture_output=True, text=True, env=env, timeout=100)
         assert second.returncode == 1 and "starts" not in second.stdout
         assert second.stderr.strip().count("\n") == 0 and "in use by another run" in second.stderr
