@@ -33,7 +33,7 @@ test: $(ENV)
 	OMP_NUM_THREADS=1 .venv/bin/python -m pytest -n 2 --dist loadfile
 
 test-faults: $(ENV)
-	OMP_NUM_THREADS=1 .venv/bin/python -m pytest -m "long or not long" tests/resume tests/faults
+	OMP_NUM_THREADS=1 .venv/bin/python -m pytest -m "long or not long" tests/faults
 
 test-fuzz: $(ENV)
 	MGCC_FUZZ=$(FUZZ) OMP_NUM_THREADS=1 timeout 4h .venv/bin/python -m pytest tests/security/test_fuzz.py || test $$? -eq 124

@@ -15,8 +15,8 @@ import fire
 import numpy as np
 from PIL import Image
 
-from mgcc_monai.data.datalist import write_dataset
-from mgcc_monai.data.integrity import check_dataset
+from mgcc_monai.data.checks import check_dataset
+from mgcc_monai.data.dataset import write_dataset
 
 SHARES = {"training": 0.35, "unlabeled": 0.35, "validation": 0.1, "test": 0.2}
 

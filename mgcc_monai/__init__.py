@@ -4,32 +4,25 @@ Source:
     Tang et al. 2023 (arXiv 2305.09447).
 """
 
-__version__ = "0.1.0"
+import lazy_loader
 
-from mgcc_monai import (  # noqa: E402
-    data,
-    engines,
-    evaluation,
-    generation,
-    handlers,
-    lock,
-    losses,
-    networks,
-    options,
-    preflight,
+__version__ = "0.2.0"
+
+__getattr__, __dir__, __all__ = lazy_loader.attach(
+    __name__,
+    submodules=[
+        "data",
+        "distributed",
+        "evaluation",
+        "gate",
+        "generation",
+        "handlers",
+        "lock",
+        "losses",
+        "methods",
+        "networks",
+        "parse",
+        "runs",
+    ],
+    submod_attrs={"compat": ["options", "preflight"], "errors": ["MGCCError"]},
 )
-from mgcc_monai.errors import MGCCError  # noqa: E402
-
-__all__ = [
-    "MGCCError",
-    "data",
-    "engines",
-    "evaluation",
-    "generation",
-    "handlers",
-    "lock",
-    "losses",
-    "networks",
-    "options",
-    "preflight",
-]

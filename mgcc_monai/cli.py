@@ -2,40 +2,54 @@
 
 from __future__ import annotations
 
-import difflib
-import functools
 import inspect
 import os
 import re
 import sys
 from collections.abc import Callable, Sequence
+from functools import wraps
 from typing import Any, get_args, get_type_hints
 
-import fire
-
-from mgcc_monai.data.integrity import check_dataset
-from mgcc_monai.data.phantom import write_phantoms
-from mgcc_monai.data.prepare import describe, prepare, split
 from mgcc_monai.errors import MGCCError, plain_os_errors
-from mgcc_monai.evaluation.show import show_run
-from mgcc_monai.files import try_writable, write_json
-from mgcc_monai.fit import fit
-from mgcc_monai.interop.authors import convert as convert_checkpoint
-from mgcc_monai.options import boolean
-from mgcc_monai.words import Word, split_words
+from mgcc_monai.parse import Word, nearest, parse_bool, split_words
 
 __all__ = ["main"]
 
 
-def _making_a_dataset(function: Callable[..., Any], output: str) -> Callable[..., None]:
+def _prepare() -> Callable[..., Any]:
+    from mgcc_monai.data.prepare import describe, prepare
+
+    return _describing(prepare, "output", describe)
+
+
+def _split() -> Callable[..., Any]:
+    from mgcc_monai.data.prepare import describe, split
+
+    return _describing(split, "output_json", describe)
+
+
+def _phantom() -> Callable[..., Any]:
+    from mgcc_monai.data.phantom.write import write_phantoms
+    from mgcc_monai.data.prepare import describe
+
+    return _describing(write_phantoms, "output", describe)
+
+
+def _describing(function: Callable[..., Any], output: str, describe: Callable[[str], str]) -> Callable[..., None]:
     """Make a command of a function that writes a dataset: describe what it wrote."""
 
-    @functools.wraps(function)
+    @wraps(function)
     def command(**options: Any) -> None:
         function(**options)
         print(describe(options[output]))
 
     return command
+
+
+def _fit() -> Callable[..., Any]:
+    from mgcc_monai.runs.fit import fit
+
+    return fit
 
 
 def convert(checkpoint: str, output: str) -> None:
@@ -45,6 +59,8 @@ def convert(checkpoint: str, output: str) -> None:
         checkpoint: their file, such as checkpoint/model.pth; nothing in it can run.
         output: the file to write, such as models/model.pt.
     """
+    from mgcc_monai.interop.authors import convert as convert_checkpoint
+
     arguments = convert_checkpoint(str(checkpoint), str(output))
     print(f"{output}: an MGCC network of")
     for name, value in arguments.items():
@@ -52,12 +68,15 @@ def convert(checkpoint: str, output: str) -> None:
 
 
 def check(dataset_dir: str, report: str = "") -> None:
-    """Run every check over a dataset and print what they found; the exit code is 1 when there are faults.
+    """Run every check over a dataset and print the findings; the exit code is 1 when there are faults.
 
     Args:
         dataset_dir: the dataset's folder, or its file.
         report: a JSON file to write everything to.
     """
+    from mgcc_monai.data.checks.report import check_dataset
+    from mgcc_monai.files import try_writable, write_json
+
     if report:
         try_writable(report, file=True)
     found = check_dataset(str(dataset_dir))
@@ -74,18 +93,21 @@ def show(output_dir: str = "runs") -> None:
     Args:
         output_dir: the run's folder.
     """
+    from mgcc_monai.runs.show import show_run
+
     print(show_run(str(output_dir)))
 
 
-COMMANDS = {
-    "prepare": _making_a_dataset(prepare, "output"),
-    "split": _making_a_dataset(split, "output_json"),
-    "phantom": _making_a_dataset(write_phantoms, "output"),
-    "fit": fit,
-    "check": check,
-    "convert": convert,
-    "show": show,
+COMMANDS: dict[str, tuple[str, Callable[[], Callable[..., Any]]]] = {
+    "prepare": ("Make a dataset of your images and masks.", _prepare),
+    "split": ("Split a prepared dataset anew.", _split),
+    "phantom": ("Make a dataset of simulated images, for trials.", _phantom),
+    "fit": ("Train, generate, train with the generated images, and evaluate.", _fit),
+    "check": ("Check a dataset.", lambda: check),
+    "convert": ("Convert a checkpoint of the authors' code.", lambda: convert),
+    "show": ("Print the figures of a finished run.", lambda: show),
 }
+"""Each command: what it does, and a function that imports and returns it, so that no command waits for another's."""
 
 
 def read_arguments(command: str, words: Sequence[str]) -> dict[str, Any]:
@@ -101,7 +123,7 @@ def read_arguments(command: str, words: Sequence[str]) -> dict[str, Any]:
     Raises:
         MGCCError: for an option that there is not, comes twice or lacks its value, and for a value that cannot be.
     """
-    function = COMMANDS[command]
+    function = COMMANDS[command][1]()
     known = inspect.signature(function).parameters
     hints = get_type_hints(function)
     names = [name for name, parameter in known.items() if parameter.kind is not parameter.VAR_KEYWORD]
@@ -129,11 +151,9 @@ def read_arguments(command: str, words: Sequence[str]) -> dict[str, Any]:
     return read
 
 
-def _nearest(dashes: str, name: str, known: Sequence[str]) -> str:
-    close = difflib.get_close_matches(name, known, n=1)
-    if close:
-        return f"did you mean {dashes}{close[0]}?"
-    return f"there are {', '.join(dashes + one for one in known)}."
+def _nearest(dashes: str, name: str, names: Sequence[str]) -> str:
+    close = nearest(name, names)
+    return f"did you mean {dashes}{close}?" if close else f"there are {', '.join(dashes + one for one in names)}."
 
 
 def _read(name: str, text: str, hint: Any) -> Any:
@@ -142,7 +162,7 @@ def _read(name: str, text: str, hint: Any) -> Any:
         raise MGCCError(f"--{name} {text!r}: is not UTF-8; rename it.")
     number = text.strip()
     if hint is bool:
-        return boolean(text, name)
+        return parse_bool(text, name)
     if hint is int:
         if not re.fullmatch(r"[+-]?[0-9]+", number):
             raise MGCCError(f"--{name} must be an integer, got '{text}'.")
@@ -159,14 +179,34 @@ def _read(name: str, text: str, hint: Any) -> Any:
     return text
 
 
+def _help(command: str) -> str:
+    """Return the help of a command, or of all."""
+    if command not in COMMANDS:
+        lines = [f"  {name:8}  {what}" for name, (what, _) in COMMANDS.items()]
+        return "\n".join(
+            ["python -m mgcc_monai COMMAND [--OPTION VALUE ...]", "", *lines, "", "COMMAND --help: its options."]
+        )
+    function = COMMANDS[command][1]()
+    usage = [
+        f"--{name}{'' if parameter.default is parameter.empty else f' ({parameter.default!r})'}"
+        for name, parameter in inspect.signature(function).parameters.items()
+        if parameter.kind is not parameter.VAR_KEYWORD
+    ]
+    text = [f"python -m mgcc_monai {command} " + " ".join(usage), "", inspect.getdoc(function) or ""]
+    if command == "fit":
+        from mgcc_monai.runs.options import find_bundle, option_table, read_options
+
+        text += ["", "Options of the configs, with their defaults:", option_table(read_options(find_bundle()))]
+    return "\n".join(text)
+
+
 def main() -> None:
     """Run one command; what the system refuses, such as a full disk, ends in one line too."""
     command, words = next(iter(sys.argv[1:]), "--help"), sys.argv[2:]
     if command in ("-h", "--help", "--") or {"-h", "--help"} & set(words):
-        shown = [command] if command in COMMANDS else []
-        fire.Fire(COMMANDS, command=[*shown, "--", "--help"], name="python -m mgcc_monai")
+        print(_help(command))
     elif command not in COMMANDS:
         raise MGCCError(f"{command}: there is no such command; {_nearest('', command, list(COMMANDS))}")
     else:
         with plain_os_errors():
-            COMMANDS[command](**read_arguments(command, words))
+            COMMANDS[command][1]()(**read_arguments(command, words))

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
-__all__ = ["MGCCError", "one_line", "plain_os_errors", "raise_faults", "tell_os_errors"]
+__all__ = ["MGCCError", "one_line", "plain_os_errors", "raise_errors", "tell_os_errors"]
 
 _SHOWN = 50
 
@@ -72,7 +72,7 @@ def tell_os_errors(kind: type[BaseException], error: BaseException, trace: Any) 
         sys.__excepthook__(kind, error, trace)
 
 
-def raise_faults(faults: Sequence[str], where: str = "") -> None:
+def raise_errors(faults: Sequence[str], where: str = "") -> None:
     """Raise one :class:`MGCCError` that lists every fault, a line each; do nothing when there is none.
 
     Args:

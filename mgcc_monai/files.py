@@ -11,13 +11,14 @@ import math
 import os
 import shutil
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO
 
 from mgcc_monai.errors import MGCCError, one_line
 
 __all__ = [
+    "hash_files",
     "set_aside",
     "sha256",
     "try_writable",
@@ -198,6 +199,11 @@ def sha256(path: str | Path) -> str:
         while block := file.read(1 << 20):
             digest.update(block)
     return digest.hexdigest()
+
+
+def hash_files(paths: Iterable[str | Path]) -> str:
+    """Return the sha256 over those of files, in order."""
+    return hashlib.sha256("".join(map(sha256, paths)).encode()).hexdigest()
 
 
 def _umask() -> int:

@@ -6,12 +6,14 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from mgcc_monai import cli
-from mgcc_monai.data.phantom import write_phantoms
+from mgcc_monai.data.phantom.write import write_phantoms
 from mgcc_monai.errors import MGCCError
+from mgcc_monai.runs.options import find_bundle, read_options
 
 
 def call(monkeypatch: pytest.MonkeyPatch, *words: str) -> None:
@@ -54,9 +56,17 @@ def test_misspelt_option_is_refused_before_anything_is_done(monkeypatch: pytest.
     assert not (tmp_path / "p").exists()
 
 
-@pytest.mark.parametrize("words", [("--overwrite", "perhaps"), ("--count", "0"), ("--label_fraction", "2")])
-def test_bad_values_leave_nothing(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, words: tuple[str, str]) -> None:
-    with pytest.raises(MGCCError):
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (("--overwrite", "perhaps"), "--overwrite.*perhaps"),
+        (("--count", "0"), "count.*0"),
+        (("--label_fraction", "2"), "label_fraction.*2"),
+    ],
+)
+def test_bad_values_leave_nothing(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, words: Any, told: str) -> None:
+    monkeypatch.setattr("mgcc_monai.data.phantom.write.make_phantom", lambda *_: pytest.fail("an image was drawn"))
+    with pytest.raises(MGCCError, match=told):
         call(monkeypatch, "phantom", "--output", str(tmp_path / "p"), *words)
     assert not list(tmp_path.iterdir())
 
@@ -153,7 +163,7 @@ def test_numbers_and_switches_are_read_strictly(
         (["prepare", "--source", "my", "data"], "'data' stands alone"),
         (["check", "a", "b", "c"], "'c' stands alone"),
         (["phantoms"], "phantoms: there is no such command; did you mean phantom?"),
-        (["fit", "--count", "5#6"], "--count 5#6: would be read as 5"),
+        (["fit", "--num_images", "5#6"], "--num_images 5#6: would be read as 5"),
         (["fit", "--pretrained"], "--pretrained: give a word or a path"),
         (["fit", "--segmentation_dir", "x"], "--segmentation_dir: 'fit' writes a folder a stage"),
         (["phantom", "--output", "\udcff"], "is not UTF-8"),
@@ -168,12 +178,21 @@ def test_words_without_sense_are_refused_before_anything_is_done(
     assert told in str(error.value) and "\n" not in str(error.value) and not list(tmp_path.iterdir())
 
 
-def test_help_runs_nothing(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_help_runs_nothing(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    monkeypatch.chdir(tmp_path)
     for words in (["phantom", "--output", str(tmp_path / "p"), "--help"], ["fit", "-h"], ["--help"], []):
-        monkeypatch.setenv("PAGER", "cat")
-        with pytest.raises(SystemExit) as end:
-            call(monkeypatch, *words)
-        assert not end.value.code and not list(tmp_path.iterdir())
+        call(monkeypatch, *words)
+        assert "python -m mgcc_monai" in capsys.readouterr().out and not list(tmp_path.iterdir())
+
+
+def test_the_help_of_fit_lists_every_option(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture) -> None:
+    call(monkeypatch, "fit", "--help")
+    shown, options = capsys.readouterr().out, read_options(find_bundle())
+    assert len(options) > 100
+    for name, option in options.items():
+        assert (f"  --{name} (" in shown) == (option.kind != "part"), name
+        assert option.kind == "part" or option.meaning in shown
+    assert "--max_iterations (20000)" in shown and "[iterations, from 1]" in shown
 
 
 def test_a_mistake_shows_one_line(tmp_path: Path) -> None:

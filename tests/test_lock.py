@@ -17,8 +17,10 @@ import pytest
 import mgcc_monai
 from mgcc_monai.errors import MGCCError
 from mgcc_monai.files import set_aside
-from mgcc_monai.handlers import RunRecord
 from mgcc_monai.lock import check_free, held, hold, release
+from mgcc_monai.runs.record import RunRecord
+
+DATALIST = {"file": "dataset.json", "hash": ""}
 
 HOLDER = """
 import os, sys, time, types
@@ -74,7 +76,7 @@ def write_lock(folder: Path, **changes: Any) -> Path:
 
 def test_a_folder_of_a_living_process_is_refused_in_one_line(process, folder: Path) -> None:
     other = process()
-    for attempt in (hold, check_free, lambda folder: RunRecord(str(folder), {}).start()):
+    for attempt in (hold, check_free, lambda folder: RunRecord("any", str(folder), DATALIST, {}).start()):
         with pytest.raises(MGCCError) as error:
             attempt(folder)
         assert str(error.value).startswith(f"{folder}: ") and f"process {other.pid}" in str(error.value)
@@ -189,7 +191,7 @@ def test_where_no_lock_can_be_written_one_line_says_so(tmp_path: Path, inside: b
 
 @pytest.mark.parametrize("resume", [True, False])
 def test_a_stage_holds_its_folder_until_it_is_finished(folder: Path, resume: bool) -> None:
-    record = RunRecord(str(folder), {}, resume=resume)
+    record = RunRecord("any", str(folder), DATALIST, {}, resume=resume)
     record.start()
     assert lock_of(folder).is_file()
     record.update(a=1)

@@ -15,13 +15,13 @@ import pytest
 import torch
 
 from mgcc_monai import cli
-from mgcc_monai.data.datalist import load_datalist
+from mgcc_monai.data.dataset import load_datalist
+from mgcc_monai.data.formats.images import read_image
 from mgcc_monai.data.items import images_to_segment
-from mgcc_monai.data.phantom import write_phantoms
-from mgcc_monai.data.reader import read_image
+from mgcc_monai.data.phantom.write import write_phantoms
 from mgcc_monai.errors import MGCCError, plain_os_errors, tell_os_errors
 from mgcc_monai.files import try_writable, write_json
-from mgcc_monai.preflight import check_output
+from mgcc_monai.runs.preflight.segmentation import check_output
 
 REPOSITORY = Path(__file__).parents[1]
 LONG = "n" * 300
@@ -127,7 +127,12 @@ def forbid_work(monkeypatch: pytest.MonkeyPatch) -> None:
     def work(*_: object, **__: object) -> None:
         raise AssertionError("work began before the output was tried")
 
-    for name in ("data.prepare._read_all", "data.phantom.make_phantom", "cli.check_dataset", "fit.run_and_forward"):
+    for name in (
+        "data.prepare._read_all",
+        "data.phantom.write.make_phantom",
+        "data.checks.report.check_dataset",
+        "runs.fit.run_and_forward",
+    ):
         monkeypatch.setattr(f"mgcc_monai.{name}", work)
     monkeypatch.setattr("mgcc_monai.interop.authors.load_state_dict", work)
     monkeypatch.setattr("mgcc_monai.data.prepare.draw_lists", work)
@@ -203,7 +208,7 @@ def test_an_error_of_the_system_ends_a_command_in_a_line(monkeypatch: pytest.Mon
         def fails(error: OSError = error, **_: object) -> None:
             raise error
 
-        monkeypatch.setitem(cli.COMMANDS, "show", fails)
+        monkeypatch.setitem(cli.COMMANDS, "show", ("", lambda: fails))
         monkeypatch.setattr(cli, "read_arguments", lambda *_: {})
         monkeypatch.setattr(sys, "argv", ["mgcc_monai", "show"])
         with pytest.raises(MGCCError) as caught:
@@ -238,7 +243,7 @@ def test_an_error_of_the_system_below_others_is_told_alone(capsys: pytest.Captur
         ("training", ["train_diffusion.json"]),
         ("generating", ["generate.json"]),
         ("evaluating", ["train.json", "evaluate.json"]),
-        ("evaluating", ["evaluate_generation.json"]),
+        ("evaluating", ["generate.json", "evaluate_generation.json"]),
         ("inferring", ["inference.json"]),
     ],
 )

@@ -35,7 +35,7 @@ from scipy.sparse import coo_matrix
 from scipy.sparse.csgraph import connected_components
 from threadpoolctl import threadpool_limits
 
-from mgcc_monai.data.reader import read_image
+from mgcc_monai.data.formats.images import read_image
 
 __all__ = ["CHECKED", "THRESHOLD", "duplicate_groups", "duplicate_pairs", "join_groups", "regroup", "thumbnail"]
 

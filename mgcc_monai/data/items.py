@@ -6,12 +6,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from mgcc_monai.data.datalist import FILE_NAME
-from mgcc_monai.data.decoders import count_frames, frame_index
-from mgcc_monai.data.paths import frame_path, read_tree
-from mgcc_monai.data.phantom import write_phantoms
-from mgcc_monai.distributed import is_main_process, wait
-from mgcc_monai.errors import MGCCError, plain_os_errors, raise_faults
+from mgcc_monai.data.dataset import FILE_NAME
+from mgcc_monai.data.formats.frames import frame_path, read_tree
+from mgcc_monai.data.formats.pillow import count_frames, frame_index
+from mgcc_monai.data.phantom.write import write_phantoms
+from mgcc_monai.distributed import barrier, is_main_process
+from mgcc_monai.errors import MGCCError, plain_os_errors, raise_errors
 
 __all__ = [
     "embedded_phantoms",
@@ -21,6 +21,7 @@ __all__ = [
     "held_out_items",
     "images_to_segment",
     "unlabeled_items",
+    "unlabeled_stream",
 ]
 
 _EVALUATED = ("validation", "test")
@@ -102,6 +103,23 @@ def mixed_items(
     return [{"image": item["image"]} for item in chosen]
 
 
+def unlabeled_stream(
+    datalist: Mapping[str, Any],
+    lists: Sequence[str],
+    generated: Sequence[Mapping[str, Any]],
+    generated_fraction: Any = None,
+    consistency_weight: float = 1.0,
+) -> list[dict[str, Any]]:
+    """Return the images of the unlabelled stream: see :func:`unlabeled_items` and :func:`mixed_items`.
+
+    Args:
+        consistency_weight: final weight of the consistency; at 0 there is no stream, and the list is empty.
+    """
+    if not consistency_weight:
+        return []
+    return mixed_items(unlabeled_items(datalist, lists), generated, generated_fraction)
+
+
 def _again(items: Sequence[Any], count: int) -> list[Any]:
     return [items[index % len(items)] for index in range(count)]
 
@@ -111,7 +129,7 @@ def held_out_items(datalist: Mapping[str, Any]) -> list[dict[str, str]]:
     return [{"image": item["image"], "class": item.get("class", "")} for item in datalist["validation"]]
 
 
-def novel_items(datalist: Mapping[str, Any], trained_lists: Sequence[str]) -> list[dict[str, str]]:
+def unseen_items(datalist: Mapping[str, Any], trained_lists: Sequence[str]) -> list[dict[str, str]]:
     """Return the images of ``normal`` that a generator of some lists has not seen, nor a near-duplicate of them."""
     trained = [item for name in trained_lists for item in datalist[name]]
     seen = {item[key] for item in trained for key in ("image", "group")}
@@ -170,7 +188,7 @@ def images_to_segment(folder: str | Path, frame: Any = "all", output_dir: str | 
         path = path / "images"
     tree = read_tree(path, (output_dir,))
     tree.tell_unread()
-    raise_faults([*tree.faults, *tree.elsewhere([path], str(path))], str(path))
+    raise_errors([*tree.faults, *tree.elsewhere([path], str(path))], str(path))
     images = tree.images.get(path)
     if not images:
         raise MGCCError(
@@ -188,7 +206,7 @@ def images_to_segment(folder: str | Path, frame: Any = "all", output_dir: str | 
             faults.append(error.message)
             continue
         paths += [frame_path(image, index + 1 if frames > 1 else None) for index in chosen]
-    raise_faults(faults, str(path))
+    raise_errors(faults, str(path))
     return paths
 
 
@@ -201,5 +219,5 @@ def embedded_phantoms(output_dir: str | Path) -> str:
     folder = Path(output_dir) / "phantoms"
     if is_main_process() and not (folder / FILE_NAME).is_file():
         write_phantoms(str(folder), count=200, seed=0, label_fraction=0.5)
-    wait()
+    barrier()
     return str(folder)

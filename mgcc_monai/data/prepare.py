@@ -4,46 +4,41 @@ from __future__ import annotations
 
 import os
 import re
-import shutil
 import unicodedata
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from mgcc_monai.data import busi, folders
-from mgcc_monai.data.datalist import ALL_LISTS, FILE_NAME, find_dataset, load_datalist, write_dataset
+from mgcc_monai.data.cases import Entry, read_case
+from mgcc_monai.data.dataset import ALL_LISTS, FILE_NAME, find_dataset, load_datalist, write_dataset
 from mgcc_monai.data.duplicates import duplicate_groups, join_groups, regroup
-from mgcc_monai.data.entries import Entry, read_case
-from mgcc_monai.data.folders import Case
-from mgcc_monai.data.paths import read_tree
-from mgcc_monai.data.reader import image_stem, parse_crop
-from mgcc_monai.data.splits import check_options, draw_lists
-from mgcc_monai.errors import MGCCError, plain_os_errors, raise_faults
-from mgcc_monai.files import try_writable
+from mgcc_monai.data.formats.frames import read_tree
+from mgcc_monai.data.formats.images import image_stem, parse_crop
+from mgcc_monai.data.layouts import find_layout, folders
+from mgcc_monai.data.layouts.folders import Case
+from mgcc_monai.data.splits import check_split_args, draw_lists
+from mgcc_monai.errors import MGCCError, plain_os_errors, raise_errors
+from mgcc_monai.files import try_writable, write_folder
 from mgcc_monai.progress import progress_bar
 
 __all__ = ["describe", "prepare", "split"]
 
 
-def _scan(source: Path, skip: Sequence[Path | None]) -> tuple[list[Case], list[str]]:
+def _scan(source: Path, skip: Sequence[Path | None], layout: str) -> tuple[list[Case], list[str]]:
     if not source.is_dir():
         raise MGCCError(f"{source}: no such folder; check the path of --source")
     if not os.access(source, os.R_OK | os.X_OK):
         raise MGCCError(f"{source}: cannot be opened; allow reading it")
-    for recognised, scan in ((folders.is_folders, folders.scan_folders), (busi.is_busi, busi.scan_busi)):
-        if recognised(source):
-            cases, faults = scan(source, skip)
-            return cases, faults or ([] if cases else [f"{source}: no images in it; check the path of --source"])
-    what = "neither layout that is known" if any(source.iterdir()) else "an empty folder"
-    raise MGCCError(f"{source}: {what}; arrange it as one of\n{busi.LAYOUT}\n{folders.LAYOUT}")
+    cases, faults = find_layout(source, layout).scan(source, skip)
+    return cases, faults or ([] if cases else [f"{source}: no images in it; check the path of --source"])
 
 
 def _read_all(
-    source: Path, unlabeled: Path | None, groups: Path | None, output: Path, crop: Any
+    source: Path, unlabeled: Path | None, groups: Path | None, output: Path, crop: Any, layout: str
 ) -> tuple[list[Entry], dict[str, str]]:
     """Read all that there is, once; raise all that is wrong, at once. Gives the images by name, and their patients."""
-    cases, faults = _scan(source, (unlabeled, groups, output))
+    cases, faults = _scan(source, (unlabeled, groups, output), layout)
     extra: list[Case] = []
     if unlabeled is not None:
         if not unlabeled.is_dir():
@@ -63,7 +58,7 @@ def _read_all(
         entry, wrong = read_case(case, case not in extra, crop)
         faults += wrong
         entries += [entry] if entry else []
-    raise_faults(faults, str(source))
+    raise_errors(faults, str(source))
     return sorted(entries, key=lambda entry: entry.item["original"]), patients
 
 
@@ -93,20 +88,6 @@ def _check_output(output: Path, overwrite: bool, sources: Sequence[Path | None])
             raise MGCCError(f"{output}: not a dataset (no {FILE_NAME}), so it is not overwritten; remove it yourself")
 
 
-def _put(temporary: Path, output: Path) -> None:
-    """Let a finished folder take the place of another; the old one goes last."""
-    old = output.with_name(f".{output.name}.{os.getpid()}.old")
-    if output.exists():
-        output.rename(old)
-    try:
-        temporary.rename(output)
-    except OSError:
-        if old.exists():
-            old.rename(output)
-        raise
-    shutil.rmtree(old, ignore_errors=True)
-
-
 @plain_os_errors()
 def prepare(
     source: str,
@@ -120,10 +101,11 @@ def prepare(
     overwrite: bool = False,
     normals_as_unlabeled: bool = False,
     crop: Any = "none",
+    layout: str = "auto",
 ) -> dict[str, Any]:
-    """Make a dataset from a BUSI tree as downloaded, or from folders ``images`` and ``masks``.
+    """Make a dataset from a BUSI tree as downloaded, from folders ``images`` and ``masks``, or from a layout of yours.
 
-    All is read and checked first; whatever is wrong is told at once, and then nothing is written.
+    Every file is validated first. All errors are reported together, and then nothing is written.
 
     Args:
         source: the folder with the images and masks.
@@ -139,6 +121,8 @@ def prepare(
         overwrite: replace the dataset that is there.
         normals_as_unlabeled: use images without a lesion as unlabelled too; their false-positive rate is then not
             that of images never seen.
+        crop: part of each image to keep: none, region (DICOM), or left, top, width, height in pixels.
+        layout: of the source: auto, busi, folders, or a .py file of yours that registers one.
 
     Returns:
         A summary: ``path``, ``hash``, ``counts`` by list and class, ``groups``, ``duplicates``, ``left_out``.
@@ -147,12 +131,11 @@ def prepare(
         MGCCError: if an option or the data are wrong; every fault is listed, with its file.
     """
     options: dict[str, Any] = {"label_fraction": label_fraction, "protocol": protocol, "split_seed": split_seed}
-    check_options(**options, overwrite=overwrite, normals_as_unlabeled=normals_as_unlabeled)
+    check_split_args(**options, overwrite=overwrite, normals_as_unlabeled=normals_as_unlabeled)
     target, inputs = Path(str(output)), [None if p is None else Path(str(p)) for p in (source, unlabeled, groups)]
     _check_output(target, bool(overwrite), inputs)
-    temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
-    try_writable(temporary)
-    entries, patients = _read_all(*inputs, target, parse_crop(crop))
+    try_writable(target)
+    entries, patients = _read_all(*inputs, target, parse_crop(crop), str(layout))
     labels = duplicate_groups([entry.thumbnail for entry in entries])
     joined = join_groups(labels, [patients.get(entry.item["original"]) or entry.loop or None for entry in entries])
     _name_files(entries)
@@ -160,17 +143,17 @@ def prepare(
         entry.item["group"] = group
     options["normals_as_unlabeled"] = bool(normals_as_unlabeled)
     lists = draw_lists([entry.item for entry in entries], **options)
-    try:
-        for folder in ("images", "labels"):
-            (temporary / folder).mkdir(parents=True)
+
+    def write(folder: Path) -> None:
+        for part in ("images", "labels"):
+            (folder / part).mkdir()
         for entry in entries:
-            (temporary / entry.item["image"]).write_bytes(entry.image)
+            (folder / entry.item["image"]).write_bytes(entry.image)
             if entry.label:
-                (temporary / entry.item["label"]).write_bytes(entry.label)
-        write_dataset(temporary, lists, name=str(name or target.resolve().name), **options)
-        _put(temporary, target)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
+                (folder / entry.item["label"]).write_bytes(entry.label)
+        write_dataset(folder, lists, name=str(name or target.resolve().name), **options)
+
+    write_folder(target, write)
     sizes = Counter(labels)
     return _summary(target / FILE_NAME) | {"duplicates": sum(sizes[label] > 1 for label in labels)}
 
@@ -203,10 +186,10 @@ def split(
     """
     options: dict[str, Any] = {"label_fraction": label_fraction, "protocol": protocol, "split_seed": split_seed}
     defaults = {"label_fraction": 1.0, "protocol": "strict", "split_seed": 0}
-    check_options(**{key: defaults[key] if value is None else value for key, value in options.items()})
+    check_split_args(**{key: defaults[key] if value is None else value for key, value in options.items()})
     dataset, target = load_datalist(dataset_dir, leaks=True), Path(os.path.abspath(str(output_json)))
     options = {k: dataset.get(k, defaults[k]) if value is None else value for k, value in options.items()}
-    check_options(**options)
+    check_split_args(**options)
     if target.suffix != ".json" or target.is_dir():
         raise MGCCError(f"{target}: not the name of a .json file; give one as --output_json")
     try_writable(target, file=True)

@@ -12,10 +12,10 @@ from torch.utils.data import Sampler
 from mgcc_monai.distributed import rank_and_size
 from mgcc_monai.errors import MGCCError
 
-__all__ = ["CyclicSampler", "ReplayableDataset", "TwoStreamLoader"]
+__all__ = ["ResumableSampler", "SeededCacheDataset", "TwoStreamLoader", "cyclic_loader"]
 
 
-class CyclicSampler(Sampler[tuple[int, int]]):
+class ResumableSampler(Sampler[tuple[int, int]]):
     """Go through a list again and again, in a new order each time, a fixed number of images an epoch.
 
     The k-th image ever drawn is element ``k mod n`` of a permutation that depends on (seed, ``k div n``) alone. So no
@@ -23,21 +23,22 @@ class CyclicSampler(Sampler[tuple[int, int]]):
     batch goes on as one that was never stopped. In a distributed run the ranks take turns, a batch each.
 
     Args:
-        size: number of images in the list.
-        batch_size: images a batch on this rank.
-        batches: batches an epoch.
+        dataset: what the numbers index, or how many there are.
+        batch_size: images per batch on this rank.
+        batches: batches per epoch.
         seed: seed of the order.
         stream: number of the stream, so that two streams of one seed differ.
 
     Raises:
-        MGCCError: when the list is empty, or shorter than one batch over all ranks.
+        MGCCError: when the list is shorter than one batch over all ranks; an empty one is refused when it is read.
     """
 
-    def __init__(self, size: int, batch_size: int, batches: int, seed: int = 0, stream: int = 0) -> None:
+    def __init__(self, dataset: Any, batch_size: int, batches: int, seed: int = 0, stream: int = 0) -> None:
+        size = dataset if isinstance(dataset, int) else len(dataset)
         self.size, self.batch_size, self.batches = int(size), int(batch_size), int(batches)
         self.seed, self.stream, self.epoch, self.start = int(seed), int(stream), 0, 0
         self.rank, self.ranks = rank_and_size()
-        if self.size < self.batch_size * self.ranks:
+        if 0 < self.size < self.batch_size * self.ranks:
             raise MGCCError(
                 f"A list of {self.size} images cannot fill a batch of {self.batch_size * self.ranks}; "
                 "lower the batch size or add images."
@@ -52,6 +53,8 @@ class CyclicSampler(Sampler[tuple[int, int]]):
 
     def __iter__(self) -> Iterator[tuple[int, int]]:
         """Give pairs (index in the list, seed of this drawing's augmentation)."""
+        if not self.size:
+            raise MGCCError("An empty list cannot fill a batch; add images.")
         cycle, order = -1, np.empty(0, dtype=np.int64)
         for batch in range(self.epoch * self.batches + self.start, (self.epoch + 1) * self.batches):
             first = (batch * self.ranks + self.rank) * self.batch_size
@@ -63,10 +66,10 @@ class CyclicSampler(Sampler[tuple[int, int]]):
                 yield int(order[position % self.size]), int(draw)
 
 
-class ReplayableDataset(CacheDataset):
+class SeededCacheDataset(CacheDataset):
     """A cached dataset whose random transforms depend on the drawing alone, not on workers or on what came before.
 
-    It is indexed by a number, as every dataset, or by a pair (number, seed) of a :class:`CyclicSampler`.
+    It is indexed by a number, as every dataset, or by a pair (number, seed) of a :class:`ResumableSampler`.
 
     Args:
         data: list of items.
@@ -88,23 +91,36 @@ class ReplayableDataset(CacheDataset):
         return super().__getitem__(index)
 
 
+def cyclic_loader(
+    dataset: Any, batch_size: int, batches: int, seed: int = 0, stream: int = 0, num_workers: int = 0
+) -> DataLoader:
+    """Return MONAI's loader over a dataset with a :class:`ResumableSampler`, which takes the same arguments."""
+    sampler = ResumableSampler(dataset, batch_size, batches, seed, stream)
+    return DataLoader(dataset, batch_size=batch_size, sampler=sampler, num_workers=num_workers)
+
+
 class TwoStreamLoader:
     """Batches of two loaders side by side: ``image`` and ``label``, and ``unlabeled_image``.
 
-    Each loader has a :class:`CyclicSampler` over the same number of batches, so their lists and batch sizes are free.
+    Each loader has a :class:`ResumableSampler` over the same number of batches; lists and batch sizes are free.
 
     Args:
         labeled: loader of items with ``image`` and ``label``.
         unlabeled: loader of items with ``image``; None for supervised training.
+        consistency_weight: final weight of the consistency; 0 leaves the unlabelled images out.
 
     Raises:
         ValueError: when the loaders give different numbers of batches.
     """
 
-    def __init__(self, labeled: DataLoader, unlabeled: DataLoader | None = None) -> None:
+    def __init__(
+        self, labeled: DataLoader, unlabeled: DataLoader | None = None, consistency_weight: float = 1.0
+    ) -> None:
         if unlabeled is not None and len(labeled) != len(unlabeled):
-            raise ValueError(f"The streams have {len(labeled)} and {len(unlabeled)} batches an epoch; they must agree.")
-        self.loaders = [loader for loader in (labeled, unlabeled) if loader is not None]
+            raise ValueError(
+                f"The streams have {len(labeled)} and {len(unlabeled)} batches per epoch; they must agree."
+            )
+        self.loaders = [labeled] if unlabeled is None or not consistency_weight else [labeled, unlabeled]
 
     def set_epoch(self, epoch: int, start: int = 0) -> None:
         """Set the epoch, counted from 0, and its first batch for both streams; in force when the loader is begun."""

@@ -11,13 +11,13 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from mgcc_monai.errors import MGCCError, raise_faults
+from mgcc_monai.errors import MGCCError, raise_errors
 
 __all__ = [
     "FRACTIONS",
     "PROTOCOLS",
     "Record",
-    "check_options",
+    "check_split_args",
     "draw_lists",
     "label_subset",
     "option_faults",
@@ -173,13 +173,13 @@ def option_faults(label_fraction: Any, protocol: Any, split_seed: Any, **switche
     return faults
 
 
-def check_options(label_fraction: float, protocol: str, split_seed: int, **switches: bool) -> None:
+def check_split_args(label_fraction: float, protocol: str, split_seed: int, **switches: bool) -> None:
     """Check the options of a draw, and switches that are to be True or False.
 
     Raises:
         MGCCError: if one is wrong; all that are wrong are listed.
     """
-    raise_faults(option_faults(label_fraction, protocol, split_seed, **switches), "options")
+    raise_errors(option_faults(label_fraction, protocol, split_seed, **switches), "options")
 
 
 def _draw_phantoms(records: Sequence[Record], draw: Draw, seed: int) -> tuple[Sequence[Record], dict[str, list[str]]]:

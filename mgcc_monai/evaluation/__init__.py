@@ -1,20 +1,17 @@
-"""Honest figures: metrics a case, intervals over groups, tables and pictures."""
+"""Metrics per image, intervals over groups, tables and overlays."""
 
-from mgcc_monai.evaluation.bands import TimestepBandLoss
-from mgcc_monai.evaluation.cases import CaseMetricsHandler
-from mgcc_monai.evaluation.lesions import LesionTableHandler
-from mgcc_monai.evaluation.metrics import case_metrics
-from mgcc_monai.evaluation.pictures import OverlayHandler
-from mgcc_monai.evaluation.statistics import bootstrap_mean
-from mgcc_monai.evaluation.threshold import BestThresholdHandler, DiceByThreshold
+import lazy_loader
 
-__all__ = [
-    "BestThresholdHandler",
-    "CaseMetricsHandler",
-    "DiceByThreshold",
-    "LesionTableHandler",
-    "OverlayHandler",
-    "TimestepBandLoss",
-    "bootstrap_mean",
-    "case_metrics",
-]
+__getattr__, __dir__, __all__ = lazy_loader.attach(
+    __name__,
+    submod_attrs={
+        "cases": ["CaseMetricsHandler"],
+        "lesions": ["LesionTableHandler"],
+        "metrics": ["case_metrics"],
+        "overlays": ["OverlayHandler"],
+        "probability": ["LesionProbabilityd"],
+        "statistics": ["bootstrap_mean"],
+        "threshold": ["BestThresholdHandler", "DiceByThreshold"],
+        "timestep_loss": ["TimestepBandLoss"],
+    },
+)

@@ -9,14 +9,14 @@ from typing import Any
 
 import numpy as np
 import torch
-import torch.distributed
 from ignite.engine import Engine, Events
 from monai.data import MetaTensor
 
-from mgcc_monai.distributed import gather, is_main_process
+from mgcc_monai.distributed import gather, is_main_process, rank_and_size
 from mgcc_monai.errors import MGCCError
 from mgcc_monai.evaluation.metrics import METRICS, case_metrics, lesion_sensitivity
-from mgcc_monai.evaluation.summary import NORMAL, format_table, size_bin, summarise, to_json
+from mgcc_monai.evaluation.summary import NORMAL, size_bin, summarise, to_json
+from mgcc_monai.evaluation.table import format_table
 from mgcc_monai.evaluation.threshold import foreground
 from mgcc_monai.files import write_file, write_table
 
@@ -218,7 +218,7 @@ class CaseMetricsHandler:
     def _collect(self, engine: Engine) -> None:
         for item in items_of(engine):
             row = case_row(item, self.threshold, self.data_root_dir)
-            rank = 0 if is_main_process() else torch.distributed.get_rank()
+            rank = rank_and_size()[0]
             row["image"] = row["image"] or f"case_{rank}_{len(self._rows)}"
             row["group"] = row["group"] or row["image"]
             self._rows[f"{row['list']}/{row['image']}"] = row

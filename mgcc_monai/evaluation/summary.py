@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import textwrap
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
@@ -12,15 +11,13 @@ import numpy as np
 
 from mgcc_monai.evaluation.metrics import METRICS
 from mgcc_monai.evaluation.statistics import bootstrap_mean, wilson_interval
+from mgcc_monai.evaluation.table import DISTANCES
 
-__all__ = ["NORMAL", "SIZE_LIMITS", "format_table", "size_bin", "summarise", "to_json"]
+__all__ = ["NORMAL", "SIZE_LIMITS", "size_bin", "summarise", "to_json"]
 
 NORMAL = "normal"
 SIZE_LIMITS = (0.03, 0.10)
 _REPEATS = 2000
-_DISTANCES = ("hd95", "assd")
-_HEADER = ("protocol", "split", "preset", "method", "split_seed", "seed", "label_fraction", "threshold")
-_WIDTH = 100
 
 Row = Mapping[str, Any]
 
@@ -75,7 +72,7 @@ def summarise(rows: Sequence[Row], header: Mapping[str, Any] | None = None) -> d
     in_mm = bool(lesion) and all(row["spacing_row"] is not None for row in lesion)
 
     def original(metric: str) -> str:
-        return f"{metric}_mm" if in_mm and metric in _DISTANCES else metric
+        return f"{metric}_mm" if in_mm and metric in DISTANCES else metric
 
     metrics = _figures(lesion, original)
     found, total = sum(row["lesions_found"] for row in lesion), sum(row["lesions"] for row in lesion)
@@ -92,7 +89,7 @@ def summarise(rows: Sequence[Row], header: Mapping[str, Any] | None = None) -> d
         "interval": f"95 % percentile bootstrap over groups, {_REPEATS} repeats; rates: 95 % Wilson",
         "size_limits": list(SIZE_LIMITS),
         "metrics": metrics,
-        **{f"{name}_left_out": len(lesion) - int(metrics[name]["n"]) for name in _DISTANCES},
+        **{f"{name}_left_out": len(lesion) - int(metrics[name]["n"]) for name in DISTANCES},
         "network_size": {"distance_unit": "pixels", "metrics": _figures(lesion, lambda metric: f"network_{metric}")},
         "by_class": _by(lesion, "class", sorted({row["class"] for row in lesion}), original),
         "by_size": _by(lesion, "size", ("small", "medium", "large"), original),
@@ -127,68 +124,3 @@ def _plain(value: Any) -> Any:
 def to_json(summary: Mapping[str, Any]) -> str:
     """The summary as strict JSON: NaN becomes null."""
     return json.dumps(_plain(summary), indent=4, allow_nan=False, ensure_ascii=False) + "\n"
-
-
-def _number(value: float | None, digits: int) -> str:
-    return "-" if value is None or math.isnan(value) else f"{value:.{digits}f}"
-
-
-def _interval(figure: Mapping[str, Any], digits: int) -> str:
-    low, high = (_number(figure[key], digits) for key in ("low", "high"))
-    return "-" if "-" in (low, high) else f"{low} to {high}"
-
-
-def _heading(summary: Mapping[str, Any]) -> list[str]:
-    named = [
-        f"{key.replace('_', ' ')} {summary[key]}" for key in (*_HEADER, "runs") if summary.get(key) not in (None, "")
-    ]
-    what = (
-        f"{summary['n']} lesion images in {summary['groups']} groups at their original size, distances in "
-        f"{summary['distance_unit']} (network size: pixels of the network's grid). Intervals: {summary['interval']}."
-    )
-    # a line may end between two of them, not inside one
-    line = ", ".join(part.replace(" ", "\xa0") for part in named)
-    return [part.replace("\xa0", " ") for part in (*textwrap.wrap(line, _WIDTH), *textwrap.wrap(what, _WIDTH))]
-
-
-def format_table(summary: Mapping[str, Any]) -> str:
-    """The summary for a terminal, at most 100 columns wide.
-
-    Args:
-        summary: as :func:`summarise` returns it.
-    """
-    unit = summary["distance_unit"]
-    lines = [*_heading(summary), "", f"{'metric':<15}{'mean':>9}  {'95 % interval':^20}{'n':>6}{'network size':>15}"]
-    for metric, figure in summary["metrics"].items():
-        digits = 2 if metric in _DISTANCES else 4
-        name = f"{metric} ({unit})" if metric in _DISTANCES else metric
-        network = _number(summary["network_size"]["metrics"][metric]["mean"], digits)
-        lines.append(
-            f"{name:<15}{_number(figure['mean'], digits):>9}  {_interval(figure, digits):^20}"
-            f"{figure['n']:>6}{network:>15}"
-        )
-    left_out = [f"{name} {summary[f'{name}_left_out']}" for name in _DISTANCES if summary[f"{name}_left_out"]]
-    if left_out:
-        lines.append(f"left out, since a mask is empty: {', '.join(left_out)}")
-    small, large = (f"{100 * limit:g} %" for limit in summary["size_limits"])
-    lines += ["", f"{'class or size':<15}{'n':>9}{'dice':>9}  {'95 % interval':^20}{'iou':>6}{f'hd95 ({unit})':>15}"]
-    for kind in ("by_class", "by_size"):
-        for name, part in summary[kind].items():
-            dice, iou, hd95 = (part["metrics"][key] for key in ("dice", "iou", "hd95"))
-            lines.append(
-                f"{name[:15]:<15}{part['n']:>9}{_number(dice['mean'], 4):>9}  {_interval(dice, 4):^20}"
-                f"{_number(iou['mean'], 2):>6}{_number(hd95['mean'], 2):>15}"
-            )
-    found, normal = summary["lesion_sensitivity"], summary["normal"]
-    lines += [
-        f"lesion area: small below {small} of the image, medium to {large}, large above",
-        "",
-        f"lesions found: {found['found']} of {found['total']}, "
-        f"rate {_number(found['rate'], 4)} ({_interval(found, 4)})",
-    ]
-    if normal["n"]:
-        lines.append(
-            f"normal images with a false positive: {normal['false_positives']} of {normal['n']}, rate "
-            f"{_number(normal['false_positive_rate'], 4)} ({_interval(normal, 4)})"
-        )
-    return "\n".join(lines)

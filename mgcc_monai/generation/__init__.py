@@ -1,27 +1,21 @@
-"""From trained networks to images that may be trained on: sampling, quality and copies."""
+"""From trained networks to generated images."""
 
-from mgcc_monai.generation.judge import judge
-from mgcc_monai.generation.manifest import kept_images
-from mgcc_monai.generation.pipeline import LatentDiffusionPipeline
-from mgcc_monai.generation.sample import generate
-from mgcc_monai.generation.storage import (
-    files_hash,
-    load_autoencoder,
-    load_pipeline,
-    save_autoencoder,
-    save_pipeline,
-    weights_hash,
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach(
+    __name__,
+    submod_attrs={
+        "latents": ["class_proportions", "class_names", "encode_latents", "fixed_noise_items", "latent_items"],
+        "manifest": ["kept_images"],
+        "pipeline": ["LatentDiffusionPipeline"],
+        "sample": ["check_request", "generate"],
+        "storage": [
+            "model_hash",
+            "load_autoencoder",
+            "load_pipeline",
+            "save_autoencoder",
+            "save_pipeline",
+            "weights_hash",
+        ],
+    },
 )
-
-__all__ = [
-    "LatentDiffusionPipeline",
-    "files_hash",
-    "generate",
-    "judge",
-    "kept_images",
-    "load_autoencoder",
-    "load_pipeline",
-    "save_autoencoder",
-    "save_pipeline",
-    "weights_hash",
-]

@@ -11,7 +11,7 @@ import numpy as np
 
 from mgcc_monai.errors import MGCCError
 
-__all__ = ["class_ids", "class_shares"]
+__all__ = ["class_ids", "class_probabilities"]
 
 
 def class_ids(labels: Any, names: Sequence[str], count: int) -> list[int]:
@@ -42,7 +42,7 @@ def class_ids(labels: Any, names: Sequence[str], count: int) -> list[int]:
     return [_class_id(label, names) for label in labels]
 
 
-def class_shares(mix: Any, names: Sequence[str]) -> list[float]:
+def class_probabilities(mix: Any, names: Sequence[str]) -> list[float]:
     """Return the share of each class, which add up to 1; equal ones where none are given.
 
     Args:
@@ -58,7 +58,9 @@ def class_shares(mix: Any, names: Sequence[str]) -> list[float]:
         shares = np.array(np.nan)
     wrong = shares.shape != (len(names),) or not np.isfinite(shares).all() or (shares < 0).any()
     if wrong or (len(names) and not shares.sum()):
-        raise MGCCError(f"class_mix {mix}: give {len(names)} shares from 0 to 1, of {', '.join(names) or 'no class'}.")
+        raise MGCCError(
+            f"class_proportions {mix}: give {len(names)} shares from 0 to 1, of {', '.join(names) or 'no class'}."
+        )
     return (shares / shares.sum()).tolist() if len(names) else []
 
 

@@ -16,7 +16,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path, PureWindowsPath
 from typing import Any
 
-from mgcc_monai.errors import MGCCError, one_line, plain_os_errors, raise_faults
+from mgcc_monai.errors import MGCCError, one_line, plain_os_errors, raise_errors
 from mgcc_monai.files import write_file
 
 __all__ = ["DECISIONS", "FILE_NAME", "append", "kept_images", "merge", "parts", "read", "write"]
@@ -57,7 +57,7 @@ def read(folder: str | Path, check_images: bool = True) -> list[dict[str, Any]]:
                 faults.append(f"{file}, line {number}: {key} {row[key]} stands in line {seen[key, row[key]]} too")
         if check_images and not (file.parent / row["image"]).is_file():
             faults.append(f"{file}, line {number}: {row['image']} is missing; {_AGAIN}")
-    raise_faults(faults, str(file))
+    raise_errors(faults, str(file))
     return _sorted(row for _, row in rows)
 
 
@@ -115,7 +115,7 @@ def merge(folder: str | Path, indices: Iterable[int] | None = None) -> list[dict
     found = parts(folder)
     for part in found:
         lines, faults = _parse(part, cut_off=True)
-        raise_faults(faults, str(part))
+        raise_errors(faults, str(part))
         rows += [row for _, row in lines]
     merged = {row["index"]: row for row in rows}
     if indices is not None:

@@ -16,13 +16,13 @@ from PIL import Image
 
 from mgcc_monai.errors import MGCCError, one_line
 from mgcc_monai.generation import saved
-from mgcc_monai.generation.classes import class_ids, class_shares
+from mgcc_monai.generation.classes import class_ids, class_probabilities
 from mgcc_monai.generation.schedulers import denoise, matching, new_scheduler
 from mgcc_monai.networks import autoencoder
-from mgcc_monai.options import whole
+from mgcc_monai.parse import parse_int
 from mgcc_monai.progress import progress_bar
-from mgcc_monai.security.weights import list_folder
 from mgcc_monai.seeds import torch_seed
+from mgcc_monai.weights import write_checksums
 
 __all__ = ["LatentDiffusionPipeline"]
 
@@ -49,7 +49,7 @@ class LatentDiffusionPipeline(DiffusionPipeline):
         unet: the denoiser; class-conditional where it has ``num_class_embeds``, the last of which is the null class.
         scheduler: the default sampler.
         classes: names of the classes, in order; none for an unconditional denoiser.
-        class_mix: share of each class; equal shares where it is empty.
+        class_proportions: share of each class; equal shares where it is empty.
         image_size: height and width in pixels.
         provenance: where the weights are from: ``dataset_hash``, ``autoencoder`` and such; plain values.
 
@@ -68,7 +68,7 @@ class LatentDiffusionPipeline(DiffusionPipeline):
         unet: UNet2DModel,
         scheduler: SchedulerMixin,
         classes: list[str] | tuple[str, ...] = (),
-        class_mix: list[float] | tuple[float, ...] = (),
+        class_proportions: list[float] | tuple[float, ...] = (),
         image_size: list[int] | tuple[int, ...] = (256, 256),
         provenance: Mapping[str, Any] | None = None,
     ) -> None:
@@ -77,7 +77,7 @@ class LatentDiffusionPipeline(DiffusionPipeline):
         self.register_modules(vae=vae, unet=unet, scheduler=scheduler)
         self.register_to_config(
             classes=[str(name) for name in classes],
-            class_mix=[float(share) for share in class_mix],
+            class_proportions=[float(share) for share in class_proportions],
             image_size=[int(side) for side in image_size],
             provenance=dict(provenance or {}),
         )
@@ -93,7 +93,7 @@ class LatentDiffusionPipeline(DiffusionPipeline):
             raise MGCCError(f"The denoiser knows {known} classes, {len(self.config.classes)} are named; name as many.")
         if len({*self.config.classes, ""}) <= known:
             raise MGCCError(f"classes {self.config.classes}: give each class a name of its own.")
-        self.shares()
+        self.class_probabilities()
 
     def save_pretrained(self, folder: str | os.PathLike, **kwargs: Any) -> None:
         """Write the pipeline as diffusers does, and the sha256 of its weights beside them.
@@ -104,7 +104,7 @@ class LatentDiffusionPipeline(DiffusionPipeline):
         saved.check_save_options(kwargs)
         matching(None, self.scheduler, self._trained)
         super().save_pretrained(str(folder))
-        list_folder(folder)
+        write_checksums(folder)
 
     @classmethod
     def from_pretrained(cls, folder: str | os.PathLike, **kwargs: Any) -> LatentDiffusionPipeline:
@@ -118,11 +118,10 @@ class LatentDiffusionPipeline(DiffusionPipeline):
             MGCCError: when the folder is missing, holds something else, or weights other than those that were saved;
                 for an option that would read unchecked weights or run code, and for a part that does not fit.
         """
-        saved.check_saved(folder, cls.__name__)
+        earlier = saved.check_saved(folder, cls.__name__)
         saved.check_load_options(kwargs)
-        options = {"low_cpu_mem_usage": False, **kwargs, "local_files_only": True, "use_safetensors": True}
-        scheduler = options.pop("scheduler", None)
-        shown = logging.is_progress_bar_enabled()
+        options = {**earlier, "low_cpu_mem_usage": False, **kwargs, "local_files_only": True, "use_safetensors": True}
+        scheduler, shown = options.pop("scheduler", None), logging.is_progress_bar_enabled()
         logging.disable_progress_bar()  # of three files
         try:
             made = super().from_pretrained(str(folder), **options)
@@ -153,7 +152,7 @@ class LatentDiffusionPipeline(DiffusionPipeline):
         class_labels: str | int | Sequence[str | int] | None = None,
         num_inference_steps: int = 25,
         guidance_scale: float = 1.0,
-        class_mix: Sequence[float] | None = None,
+        class_proportions: Sequence[float] | None = None,
         batch_size: int = 16,
         scheduler: str | SchedulerMixin | None = None,
         output_type: str = "pt",
@@ -164,11 +163,11 @@ class LatentDiffusionPipeline(DiffusionPipeline):
         Args:
             indices: which images, from 0; in any order, and one may come twice.
             seed: seed of all images.
-            class_labels: name of the class, of all images or of each; None draws by ``class_mix``. Positions from 0
-                serve too where no name is a number; see :func:`mgcc_monai.generation.classes.class_ids`.
+            class_labels: name of the class, of all images or of each; None draws by ``class_proportions``. Positions
+                from 0 serve too where no name is a number; see :func:`mgcc_monai.generation.classes.class_ids`.
             num_inference_steps: steps of the sampler.
             guidance_scale: weight of the class against the null class; 1 takes the class as it is.
-            class_mix: share of each class; None takes the model's.
+            class_proportions: share of each class; None takes the model's.
             batch_size: images at a time on a GPU; see :meth:`group_size`.
             scheduler: the sampler: an object, or the name of a class of diffusers, which gets this model's noise
                 schedule; None takes the model's.
@@ -183,12 +182,12 @@ class LatentDiffusionPipeline(DiffusionPipeline):
         """
         if output_type not in ("pt", "pil"):
             raise MGCCError(f"output_type {output_type}: give pt or pil.")
-        indices = [whole(index, "indices", 0) for index in ([indices] if np.ndim(indices) == 0 else indices)]
+        indices = [parse_int(index, "indices", 0) for index in ([indices] if np.ndim(indices) == 0 else indices)]
         if not indices:
             raise MGCCError("indices: no image is asked for; name at least one.")
         if guidance_scale != 1 and not self.config.classes:
             raise MGCCError(f"guidance_scale {guidance_scale}: the model knows no classes to guide by; give 1.")
-        numbers = self.class_numbers(indices, seed, class_labels, class_mix)
+        numbers = self.class_ids(indices, seed, class_labels, class_proportions)
         for part in (self.vae, self.unet):
             saved.check_dtype(part.dtype)
         size, device = self.group_size(batch_size), self._execution_device
@@ -240,37 +239,39 @@ class LatentDiffusionPipeline(DiffusionPipeline):
 
     def group_size(self, batch_size: int = 16) -> int:
         """Return how many images the networks see at a time: 4 on a CPU, where more gain little, else the batch."""
-        size = whole(batch_size, "batch_size", 1)
+        size = parse_int(batch_size, "batch_size", 1)
         return size if self._execution_device.type != "cpu" else _CPU_GROUP
 
-    def shares(self, class_mix: Sequence[float] | None = None) -> list[float]:
-        """Return the share of each class, which add up to 1: the given ones, else the model's, else equal ones.
+    def class_probabilities(self, class_proportions: Sequence[float] | None = None) -> list[float]:
+        """Return the probability of each class: those given, else the model's, else equal ones.
 
         Raises:
-            MGCCError: when they are not one number a class, or negative.
+            MGCCError: when they are not one number per class, or negative.
         """
-        return class_shares(self.config.class_mix if class_mix is None else class_mix, self.config.classes)
+        given = self.config.class_proportions if class_proportions is None else class_proportions
+        return class_probabilities(given, self.config.classes)
 
-    def class_numbers(
+    def class_ids(
         self,
         indices: Sequence[int],
         seed: int = 0,
         class_labels: str | int | Sequence[str | int] | None = None,
-        class_mix: Sequence[float] | None = None,
+        class_proportions: Sequence[float] | None = None,
     ) -> list[int] | None:
         """Return the number of the class of each image, None where the model knows none; arguments as of a call.
 
         Raises:
             MGCCError: for a class that the model does not know, or a wrong number of them.
         """
-        names, seed, shares = self.config.classes, whole(seed, "seed", 0), self.shares(class_mix)
+        names, seed = self.config.classes, parse_int(seed, "seed", 0)
+        probabilities = self.class_probabilities(class_proportions)
         if not names:
             if class_labels is not None:
                 raise MGCCError(f"class_labels {class_labels}: the model knows no classes; leave them out.")
             return None
         if class_labels is None:
             draws = [np.random.default_rng([seed, _CLASS, index]).random() for index in indices]
-            return [int(np.searchsorted(np.cumsum(shares)[:-1], draw, side="right")) for draw in draws]
+            return [int(np.searchsorted(np.cumsum(probabilities)[:-1], draw, side="right")) for draw in draws]
         return class_ids(class_labels, names, len(indices))
 
     def fingerprint(self) -> str:

@@ -14,17 +14,17 @@ import numpy as np
 import torch
 from diffusers import SchedulerMixin
 
-from mgcc_monai.data.datalist import image_sha256
-from mgcc_monai.data.reader import read_image
-from mgcc_monai.distributed import is_main_process, rank_and_size, wait
+from mgcc_monai.data.dataset import image_sha256
+from mgcc_monai.data.formats.images import read_image
+from mgcc_monai.distributed import barrier, is_main_process, rank_and_size
 from mgcc_monai.errors import MGCCError, plain_os_errors
-from mgcc_monai.evaluation.pictures import write_picture
 from mgcc_monai.files import set_aside, write_json
 from mgcc_monai.generation import manifest
 from mgcc_monai.generation.pipeline import LatentDiffusionPipeline
 from mgcc_monai.handlers.memory import is_out_of_memory
 from mgcc_monai.lock import held
-from mgcc_monai.options import whole
+from mgcc_monai.parse import parse_int
+from mgcc_monai.pictures import write_picture
 from mgcc_monai.progress import progress_bar
 
 __all__ = ["check_request", "generate"]
@@ -36,10 +36,10 @@ SETTINGS = "generation.json"
 
 def check_request(
     pipeline: LatentDiffusionPipeline,
-    count: int | None = None,
+    num_images: int | None = None,
     indices: Sequence[int] | None = None,
     seed: int = 0,
-    class_mix: Sequence[float] | None = None,
+    class_proportions: Sequence[float] | None = None,
     class_labels: str | int | Sequence[str | int] | None = None,
     batch_size: int = 16,
     num_inference_steps: int = 25,
@@ -54,15 +54,15 @@ def check_request(
     Raises:
         MGCCError: for an argument that cannot be.
     """
-    if indices is None and count is None:
-        raise MGCCError("count: say how many images to make, or name their indices.")
+    if indices is None and num_images is None:
+        raise MGCCError("num_images: say how many images to make, or name their indices.")
     if indices is None:
-        wanted = list(range(whole(count, "count", 1)))
+        wanted = list(range(parse_int(num_images, "num_images", 1)))
     else:
-        wanted = [whole(index, "indices", 0) for index in ([indices] if np.ndim(indices) == 0 else indices)]
+        wanted = [parse_int(index, "indices", 0) for index in ([indices] if np.ndim(indices) == 0 else indices)]
     if not wanted:
         raise MGCCError("indices: no image is asked for; name at least one.")
-    numbers = pipeline.class_numbers(wanted, seed, class_labels, class_mix)
+    numbers = pipeline.class_ids(wanted, seed, class_labels, class_proportions)
     names = [""] * len(wanted) if numbers is None else [pipeline.config.classes[number] for number in numbers]
     classes = dict(sorted(zip(wanted, names)))
     if len(classes) < len({*zip(wanted, names)}):
@@ -79,11 +79,11 @@ def check_request(
 def generate(
     pipeline: str | os.PathLike | LatentDiffusionPipeline,
     folder: str | os.PathLike,
-    count: int | None = None,
+    num_images: int | None = None,
     indices: Sequence[int] | None = None,
     seed: int = 0,
     batch_size: int = 16,
-    class_mix: Sequence[float] | None = None,
+    class_proportions: Sequence[float] | None = None,
     class_labels: str | int | Sequence[str | int] | None = None,
     num_inference_steps: int = 25,
     guidance_scale: float = 1.0,
@@ -100,12 +100,12 @@ def generate(
     Args:
         pipeline: the pipeline, or its folder.
         folder: where the images go.
-        count: make the images 0 to count - 1; the manifest lists them and no others.
+        num_images: make the images 0 to num_images - 1; the manifest lists them and no others.
         indices: make these instead; what else the manifest lists stays in it.
         seed: seed of all images.
         batch_size: images at a time on a GPU.
-        class_mix: share of each class; None takes the model's.
-        class_labels: name of the class, of all images or of each; None draws by ``class_mix``. See
+        class_proportions: share of each class; None takes the model's.
+        class_labels: name of the class, of all images or of each; None draws by ``class_proportions``. See
             :func:`mgcc_monai.generation.classes.class_ids`.
         num_inference_steps: steps of the sampler.
         guidance_scale: weight of the class against the null class.
@@ -131,28 +131,28 @@ def generate(
         "batch_size": batch_size,
     }
     # refused here, before anything is written
-    classes, sampler = check_request(pipeline, count, indices, seed, class_mix, class_labels, **options)
+    classes, sampler = check_request(pipeline, num_images, indices, seed, class_proportions, class_labels, **options)
     plan = json.dumps({k: v for k, v in sampler.config.items() if k[0] != "_"}, sort_keys=True, default=str)
     settings = {
         "model": pipeline.fingerprint(),
-        "seed": whole(seed, "seed", 0),
+        "seed": parse_int(seed, "seed", 0),
         "num_inference_steps": int(num_inference_steps),
         "guidance_scale": float(guidance_scale),
         "scheduler": type(sampler).__name__,
         "scheduler_config": hashlib.sha256(plan.encode()).hexdigest()[:16],
-        "class_mix": pipeline.shares(class_mix),
+        "class_proportions": pipeline.class_probabilities(class_proportions),
         "dataset_hash": dataset_hash or pipeline.config.provenance.get("dataset_hash", ""),
     }
     folder = Path(folder).absolute()
     with held(folder):
         if is_main_process():
             _open(folder, settings)
-        wait()
+        barrier()
         _make(pipeline, folder, classes, settings, options)
-        wait()
+        barrier()
         if is_main_process():
             manifest.merge(folder, classes if indices is None else None)
-        wait()
+        barrier()
     return manifest.read(folder)
 
 

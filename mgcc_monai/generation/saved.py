@@ -13,7 +13,7 @@ import torch
 from diffusers import AutoencoderKL
 
 from mgcc_monai.errors import MGCCError
-from mgcc_monai.security.weights import verify_folder
+from mgcc_monai.weights import verify_folder
 
 __all__ = [
     "DTYPES",
@@ -56,8 +56,12 @@ def check_dtype(dtype: Any, name: str = "dtype") -> None:
         raise MGCCError(f"{name} {dtype}: give one of {', '.join(map(str, DTYPES))}.")
 
 
-def check_saved(folder: str | os.PathLike, kind: str) -> None:
-    """Check that a folder holds a pipeline of this class, all of whose parts are of diffusers, and its weights."""
+def check_saved(folder: str | os.PathLike, kind: str) -> dict[str, Any]:
+    """Check that a folder holds a pipeline of this class, all of whose parts are of diffusers, and its weights.
+
+    Returns:
+        what version 0.1 wrote under another name.
+    """
     index = Path(folder) / "model_index.json"
     if not index.is_file():
         raise MGCCError(f"{folder}: there is no {index.name} in it; give the folder of a trained pipeline.")
@@ -71,6 +75,7 @@ def check_saved(folder: str | os.PathLike, kind: str) -> None:
     if not ours:
         raise MGCCError(f"{index}: describes no {kind}; give the folder of a pipeline trained here.")
     verify_folder(folder)
+    return {"class_proportions": content["class_mix"]} if "class_mix" in content else {}
 
 
 def check_scale(vae: AutoencoderKL, folder: str | os.PathLike) -> None:

@@ -13,7 +13,7 @@ import torch
 from diffusers import SchedulerMixin
 
 from mgcc_monai.errors import MGCCError, one_line
-from mgcc_monai.options import whole
+from mgcc_monai.parse import parse_int
 
 __all__ = ["denoise", "matching", "new_scheduler"]
 
@@ -54,7 +54,7 @@ def new_scheduler(
         MGCCError: when there is no such scheduler, its noise is not that of the training, or it cannot draw with this
             model, or not in so many steps.
     """
-    steps, most = whole(num_inference_steps, "num_inference_steps", 1), default.config.num_train_timesteps
+    steps, most = parse_int(num_inference_steps, "num_inference_steps", 1), default.config.num_train_timesteps
     if steps > most:
         raise MGCCError(f"num_inference_steps {steps}: the model was trained with {most} steps; give no more.")
     made = matching(scheduler, default, trained or default)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import hashlib
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -12,16 +11,16 @@ from diffusers import AutoencoderKL
 
 from mgcc_monai.distributed import is_main_process
 from mgcc_monai.errors import MGCCError, one_line, plain_os_errors
-from mgcc_monai.files import sha256, write_folder
+from mgcc_monai.files import hash_files, write_folder
 from mgcc_monai.generation.latent_axes import uncorrelate
 from mgcc_monai.generation.pipeline import LatentDiffusionPipeline
 from mgcc_monai.handlers.ema import EMA
-from mgcc_monai.security.weights import list_folder, verify_folder
+from mgcc_monai.weights import verify_folder, write_checksums
 
 __all__ = [
-    "files_hash",
     "load_autoencoder",
     "load_pipeline",
+    "model_hash",
     "save_autoencoder",
     "save_pipeline",
     "weights_hash",
@@ -47,7 +46,7 @@ def save_autoencoder(network: Any, ema: EMA, loader: Iterable[Any], folder: str,
 
         def write(target: Path) -> None:
             vae.save_pretrained(target, safe_serialization=True)
-            list_folder(target)
+            write_checksums(target)
 
         write_folder(Path(folder) / "vae", write)
 
@@ -118,9 +117,9 @@ def weights_hash(*folders: str | Path) -> str:
     for path in paths:
         if not path.is_file():
             raise MGCCError(f"{path}: there is no such file of weights; run the stage before this one.")
-    return files_hash(paths)
+    return hash_files(paths)
 
 
-def files_hash(paths: Iterable[str | Path]) -> str:
-    """Return the sha256 over those of files, in order."""
-    return hashlib.sha256("".join(map(sha256, paths)).encode()).hexdigest()
+def model_hash(diffusion_dir: str | Path) -> str:
+    """Return the hash of the weights of a denoiser's run: its autoencoder's and its denoiser's."""
+    return weights_hash(*(Path(diffusion_dir) / "pipeline" / part for part in ("vae", "unet")))

@@ -17,7 +17,7 @@ from mgcc_monai.distributed import is_main_process, rank_and_size
 from mgcc_monai.errors import MGCCError, one_line
 from mgcc_monai.handlers.ending import planned_iterations
 from mgcc_monai.handlers.preemption import Preempted, StopSignals
-from mgcc_monai.security.weights import load_checkpoint, save_atomically
+from mgcc_monai.weights import load_checkpoint, save_atomically
 
 __all__ = ["ResumableCheckpoint"]
 
@@ -72,7 +72,7 @@ class ResumableCheckpoint:
         interval: epochs between two saves; the last epoch is always saved.
         keep: number of files kept.
         device: device that tensors are read to.
-        record: the :class:`mgcc_monai.handlers.RunRecord`, which is told how many iterations are saved.
+        record: the :class:`mgcc_monai.runs.RunRecord`, which is told how many iterations are saved.
 
     Raises:
         MGCCError: at the start, when ``resume`` is set and there is no checkpoint, or it is of another run.
@@ -123,10 +123,10 @@ class ResumableCheckpoint:
 
         Several processes stop after an iteration of the trainer alone, as their validations may differ in length.
         """
-        self.signals.beat()
+        self.signals.heartbeat()
         if caller is not trainer and rank_and_size()[1] > 1:
             return
-        signum = self.signals.asked()
+        signum = self.signals.poll()
         if not signum:
             return
         for thing in self.objects.values():
@@ -134,7 +134,7 @@ class ResumableCheckpoint:
                 thing.restore()
         done = trainer.state.epoch - 1
         path = self.save(trainer, f"checkpoint_epoch={done}_iteration={trainer.state.iteration}.pt", done)
-        self.signals.rest()
+        self.signals.restore()
         trainer.logger.info("Saved %s.", path)
         if is_main_process():
             tqdm.write(f"Saved {path}; go on with --resume true.", file=sys.stderr)  # on a line of its own
@@ -142,8 +142,8 @@ class ResumableCheckpoint:
 
     def finish(self, engine: Engine) -> None:
         """Behind the last epoch, which is saved: end the run if a signal has come, else give the signals back."""
-        signum = self.signals.asked()
-        self.signals.rest()
+        signum = self.signals.poll()
+        self.signals.restore()
         if signum:
             raise Preempted(signum)
 
@@ -168,7 +168,7 @@ class ResumableCheckpoint:
             }
         save_atomically(content, path)
         if self.record is not None:
-            self.record.update(iterations=state.iteration)
+            self.record.update(iterations=state.iteration, max_iterations=self.max_iterations)
         for old in [*checkpoints(self.folder)[: -self.keep], *self.folder.glob(".checkpoint_epoch=*.tmp")]:
             old.unlink(missing_ok=True)  # the latter are what a killed process has left
         return path

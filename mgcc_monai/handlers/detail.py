@@ -21,11 +21,11 @@ class DetailPhase:
     Args:
         loss_function: the :class:`mgcc_monai.losses.AutoencoderLoss`.
         start: the first iteration, counted from 1, of the phase.
-        resting: the weights that no longer move in it.
+        frozen: the weights that no longer move in it.
     """
 
-    def __init__(self, loss_function: Any, start: int, resting: Iterable[nn.Parameter] = ()) -> None:
-        self.loss_function, self.start, self.resting = loss_function, int(start), list(resting)
+    def __init__(self, loss_function: Any, start: int, frozen: Iterable[nn.Parameter] = ()) -> None:
+        self.loss_function, self.start, self.frozen = loss_function, int(start), list(frozen)
 
     def attach(self, engine: Engine) -> None:
         """Attach to a trainer."""
@@ -39,5 +39,5 @@ class DetailPhase:
     def __call__(self, engine: Engine) -> None:
         """Take away the gradients of the weights that rest: an optimizer passes over a weight without one."""
         if self.loss_function.detail_active:
-            for weight in self.resting:
+            for weight in self.frozen:
                 weight.grad = None

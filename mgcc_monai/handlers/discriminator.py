@@ -11,7 +11,7 @@ from torch import nn
 
 from mgcc_monai.distributed import average_gradients
 from mgcc_monai.handlers.finite_guard import not_finite
-from mgcc_monai.losses.autoencoder import judge
+from mgcc_monai.losses.autoencoder import discriminator_logits
 
 __all__ = ["DiscriminatorStep"]
 
@@ -39,8 +39,8 @@ class DiscriminatorStep:
         image, made = engine.state.output["label"], engine.state.output["pred"][0].detach()
         adversarial = self.loss_function.adversarial
         loss = 0.5 * (
-            adversarial(judge(self.discriminator, image), target_is_real=True, for_discriminator=True)
-            + adversarial(judge(self.discriminator, made), target_is_real=False, for_discriminator=True)
+            adversarial(discriminator_logits(self.discriminator, image), target_is_real=True, for_discriminator=True)
+            + adversarial(discriminator_logits(self.discriminator, made), target_is_real=False, for_discriminator=True)
         )
         if not torch.isfinite(loss):
             raise not_finite(engine, "the discriminator's loss is", self.loss_function.parts)

@@ -4,16 +4,13 @@ from __future__ import annotations
 
 import os
 import signal
-import subprocess
 import threading
 import time
-from collections.abc import Mapping, Sequence
-from contextlib import contextmanager
 from typing import Any
 
-from mgcc_monai.distributed import largest, rank_and_size
+from mgcc_monai.distributed import all_reduce_max, rank_and_size
 
-__all__ = ["Preempted", "StopSignals", "run_and_forward"]
+__all__ = ["Preempted", "StopSignals"]
 
 SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
@@ -53,23 +50,23 @@ class StopSignals:
         if not self._before and threading.current_thread() is threading.main_thread():
             self._before = {number: signal.signal(number, self._note) for number in SIGNALS}
 
-    def rest(self) -> None:
+    def restore(self) -> None:
         """Give the signals back."""
         self._stop_watch()
         for number, handler in self._before.items():
             signal.signal(number, handler)
         self._before = {}
 
-    def beat(self) -> None:
+    def heartbeat(self) -> None:
         """Note that an iteration has ended."""
         now = time.monotonic()
         self._longest, self._beat = max(self._longest, now - self._beat), now
         if self._watch is not None:
             self._start_watch()
 
-    def asked(self) -> int:
+    def poll(self) -> int:
         """Return the number of the signal that any process has had, or 0; every process must ask."""
-        self.signum = largest(self.signum)
+        self.signum = all_reduce_max(self.signum)
         if self.signum:
             self._stop_watch()
         return self.signum
@@ -97,36 +94,3 @@ class StopSignals:
         if self._watch is not None:
             self._watch.cancel()
             self._watch = None
-
-
-def run_and_forward(command: Sequence[str], env: Mapping[str, str]) -> int:
-    """Run a command, hand SIGTERM and SIGINT on to it while it runs, and return its exit code (128 + n by signal n).
-
-    Args:
-        command: the program and its arguments.
-        env: its environment.
-    """
-    process, early = None, []
-
-    def hand_on(signum: int, frame: Any) -> None:
-        early.append(signum) if process is None else process.send_signal(signum)
-
-    with _handling(hand_on):
-        process = subprocess.Popen(command, env=dict(env), start_new_session=True)  # Ctrl-C comes here alone, and once
-        for signum in early:
-            process.send_signal(signum)
-        code = process.wait()
-    return 128 - code if code < 0 else code
-
-
-@contextmanager
-def _handling(handler: Any) -> Any:
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    before = {number: signal.signal(number, handler) for number in SIGNALS}
-    try:
-        yield
-    finally:
-        for number, old in before.items():
-            signal.signal(number, old)

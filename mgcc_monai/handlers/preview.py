@@ -9,7 +9,7 @@ import torch
 from ignite.engine import Engine, Events
 
 from mgcc_monai.distributed import is_main_process
-from mgcc_monai.evaluation.pictures import write_sheet
+from mgcc_monai.pictures import write_sheet
 
 __all__ = ["ReconstructionPreview", "SamplePreview"]
 

@@ -7,12 +7,13 @@ from typing import Any
 import torch
 from ignite.engine import Engine, Events
 
+from mgcc_monai.distributed import rank_and_size
 from mgcc_monai.seeds import torch_seed
 
-__all__ = ["ProgressSeed"]
+__all__ = ["IterationSeed"]
 
 
-class ProgressSeed:
+class IterationSeed:
     """Seed torch anew before every iteration, and tell the loader its epoch.
 
     With it no draw depends on what was drawn before, by a preview, a validation or a worker, so a run that starts at
@@ -40,4 +41,4 @@ class ProgressSeed:
 
     def __call__(self, engine: Engine) -> None:
         """Seed torch from (seed, rank, iteration)."""
-        torch.manual_seed(torch_seed(self.seed, getattr(engine.state, "rank", 0), engine.state.iteration))
+        torch.manual_seed(torch_seed(self.seed, rank_and_size()[0], engine.state.iteration))

@@ -1,7 +1,10 @@
-"""Other people's files."""
+"""Other tools' files."""
 
-from mgcc_monai.interop.authors import convert
+import lazy_loader
 
-__all__ = [
-    "convert",
-]
+__getattr__, __dir__, __all__ = lazy_loader.attach(
+    __name__,
+    submod_attrs={
+        "authors": ["convert"],
+    },
+)

@@ -12,7 +12,7 @@ import torch
 from mgcc_monai.errors import MGCCError, plain_os_errors
 from mgcc_monai.files import try_writable
 from mgcc_monai.networks import MGCC
-from mgcc_monai.security.weights import load_state_dict, save_atomically
+from mgcc_monai.weights import load_state_dict, save_atomically
 
 __all__ = ["convert", "network_arguments", "to_mgcc"]
 

@@ -8,7 +8,7 @@ import torch
 from monai.losses import SSIMLoss
 from torch import nn
 
-__all__ = ["AutoencoderLoss", "judge", "kl_divergence", "log_spectrum", "spectral_distance"]
+__all__ = ["AutoencoderLoss", "discriminator_logits", "kl_divergence", "log_spectrum", "spectral_distance"]
 
 _FLOOR = 1e-5  # power: that of rounding to 8 bits, below which there is nothing to match
 
@@ -64,7 +64,7 @@ def spectral_distance(made: torch.Tensor, image: torch.Tensor) -> torch.Tensor:
     return nn.functional.l1_loss(log_spectrum(made), log_spectrum(image))
 
 
-def judge(discriminator: nn.Module, image: torch.Tensor) -> torch.Tensor:
+def discriminator_logits(discriminator: nn.Module, image: torch.Tensor) -> torch.Tensor:
     """Return a discriminator's verdict on each patch; that of MONAI puts the features of its layers before it."""
     found = discriminator(image)
     return found[-1] if isinstance(found, list) else found
@@ -129,7 +129,7 @@ class AutoencoderLoss(nn.Module):
         if self.detail_active:
             terms["spectral"] = spectral_distance(reconstruction, image)
         if self.detail_active and self._discriminator[0] is not None:
-            judged = judge(self._discriminator[0], reconstruction)
+            judged = discriminator_logits(self._discriminator[0], reconstruction)
             terms["adversarial"] = self.adversarial(judged, target_is_real=True, for_discriminator=False)
         self.parts = {name: float(term.detach()) for name, term in terms.items()}
         return sum(self.weights[name] * term for name, term in terms.items())

@@ -48,7 +48,7 @@ def consistency(main: torch.Tensor, auxiliary: Sequence[torch.Tensor], detach: s
 
 
 class CrossConsistencyLoss(nn.Module):
-    """Supervised loss, averaged over all decoders, plus weighted consistency on the unlabelled images.
+    """Supervised loss, averaged over outputs, plus weighted consistency between them on the unlabelled images.
 
     A batch holds the labelled images first; the images beyond the labels are the unlabelled ones.
 
@@ -56,18 +56,26 @@ class CrossConsistencyLoss(nn.Module):
         supervised: a loss of (logits, label), such as :class:`monai.losses.DiceCELoss`.
         consistency_weight: weight of the consistency; a handler moves it while training.
         detach: the side of the consistency that receives no gradient, see :func:`consistency`.
+        supervised_outputs: the first so many outputs are supervised; None supervises all, as MGCC does.
 
     Source:
         Tang et al. 2023 (arXiv 2305.09447), total loss.
     """
 
-    def __init__(self, supervised: nn.Module, consistency_weight: float = 0.0, detach: str = "none") -> None:
+    def __init__(
+        self,
+        supervised: nn.Module,
+        consistency_weight: float = 0.0,
+        detach: str = "none",
+        supervised_outputs: int | None = None,
+    ) -> None:
         super().__init__()
         if detach not in _DETACH:
             raise ValueError(f"detach must be one of {', '.join(_DETACH)}, got {detach!r}.")
         self.supervised = supervised
         self.consistency_weight = float(consistency_weight)
         self.detach = detach
+        self.supervised_outputs = supervised_outputs
         self.parts: dict[str, float] = {}
 
     def set_consistency_weight(self, weight: float) -> None:
@@ -78,7 +86,7 @@ class CrossConsistencyLoss(nn.Module):
         """Compute the loss; its parts stand in ``parts`` afterwards.
 
         Args:
-            logits: those of the main decoder, then of the auxiliary ones, each BCHW; or one tensor.
+            logits: those of the main output, then of the others, each BCHW; or one tensor.
             label: labels of the first images of the batch, L1HW with L <= B.
 
         Returns:
@@ -91,7 +99,9 @@ class CrossConsistencyLoss(nn.Module):
         labelled = label.shape[0]
         if labelled > outputs[0].shape[0]:
             raise ValueError(f"{labelled} labels came with {outputs[0].shape[0]} images; every label needs its image.")
-        supervised = torch.stack([self.supervised(output[:labelled], label) for output in outputs]).mean()
+        supervised = torch.stack(
+            [self.supervised(output[:labelled], label) for output in outputs[: self.supervised_outputs]]
+        ).mean()
         loss = supervised
         self.parts = {"supervised": float(supervised.detach())}
         if labelled < outputs[0].shape[0]:

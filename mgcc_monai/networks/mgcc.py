@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import zip_longest
 
 import torch
 from torch import nn
@@ -14,7 +15,7 @@ __all__ = ["MGCC"]
 
 
 class MGCC(nn.Module):
-    """One encoder, a chain of ConvMixer stages, a main decoder and one auxiliary decoder a stage.
+    """One encoder, a chain of ConvMixer stages, a main decoder and one auxiliary decoder per perturbation.
 
     Auxiliary decoder i sees the features as they are before ConvMixer stage i, all levels of them under its own
     perturbation; the main decoder sees them clean, after the last stage. In training mode the network returns the
@@ -25,12 +26,12 @@ class MGCC(nn.Module):
         in_channels: channels of the image.
         out_channels: channels of the logits: 1 (sigmoid) or one a class, background first (softmax).
         channels: channels of the encoder's levels, finest first; each level halves height and width.
-        mixer_depths: layers of each ConvMixer stage; as many auxiliary decoders as stages.
+        mixer_depths: layers of each ConvMixer stage.
         mixer_kernel_size: odd size of the depthwise kernels in the ConvMixer stages.
         dropout: probability with which channels of the deepest features are dropped before the main decoder, in
             training mode; 0 in the paper.
-        perturbations: one module an auxiliary decoder, from features BCHW to features BCHW. None takes the paper's:
-            feature dropout, dropout, feature noise, in turn.
+        perturbations: one module per auxiliary decoder, from features BCHW to features BCHW; at most one per ConvMixer
+            stage. None takes the paper's: feature dropout, dropout, feature noise, in turn.
 
     Raises:
         ValueError: when the sizes do not fit together.
@@ -61,10 +62,10 @@ class MGCC(nn.Module):
         if perturbations is None:
             defaults = (FeatureDropout, Dropout, FeatureNoise)
             perturbations = [defaults[i % len(defaults)]() for i in range(len(mixer_depths))]
-        if len(perturbations) != len(mixer_depths):
+        if len(perturbations) > len(mixer_depths):
             raise ValueError(
-                f"MGCC has one auxiliary decoder a ConvMixer stage: {len(mixer_depths)} stages need as many "
-                f"perturbations, got {len(perturbations)}."
+                f"MGCC has at most one auxiliary decoder per ConvMixer stage: got {len(perturbations)} perturbations "
+                f"for {len(mixer_depths)} stages."
             )
         widths = [in_channels, *channels]
         self.stride = 2 ** (len(channels) - 1)
@@ -73,7 +74,7 @@ class MGCC(nn.Module):
         self.mixers = nn.ModuleList(ConvMixer(channels[-1], depth, mixer_kernel_size) for depth in mixer_depths)
         self.dropout = nn.Dropout2d(dropout)
         self.main_decoder = Decoder(channels, out_channels)
-        self.auxiliary_decoders = nn.ModuleList(Decoder(channels, out_channels) for _ in mixer_depths)
+        self.auxiliary_decoders = nn.ModuleList(Decoder(channels, out_channels) for _ in perturbations)
         self.perturbations = nn.ModuleList(perturbations)
 
     def forward(self, x: torch.Tensor):
@@ -95,8 +96,8 @@ class MGCC(nn.Module):
             return self.main_decoder(features)
         else:
             auxiliary = []
-            for mixer, perturb, decoder in zip(self.mixers, self.perturbations, self.auxiliary_decoders):
-                if self.training:
+            for mixer, perturb, decoder in zip_longest(self.mixers, self.perturbations, self.auxiliary_decoders):
+                if self.training and decoder is not None:
                     auxiliary.append(decoder([perturb(feature) for feature in features]))
                 features[-1] = mixer(features[-1])
             features[-1] = self.dropout(features[-1])

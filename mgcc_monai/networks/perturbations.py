@@ -13,6 +13,8 @@ from collections.abc import Sequence
 import torch
 from torch import nn
 
+from mgcc_monai.parse import parse_bool
+
 __all__ = ["Dropout", "FeatureDropout", "FeatureNoise", "Perturbation"]
 
 
@@ -20,12 +22,12 @@ class Perturbation(nn.Module):
     """Base of the perturbations: a random draw, and what is done with it.
 
     Args:
-        shared: one draw for all samples of a batch, instead of one a sample.
+        shared: one draw for all samples of a batch, instead of one per sample.
     """
 
     def __init__(self, shared: bool = False) -> None:
         super().__init__()
-        self.shared = shared
+        self.shared = parse_bool(shared, "perturbation_shared")
 
     def draw(self, x: torch.Tensor) -> torch.Tensor:
         """Return the random part for features ``x`` (BCHW); it broadcasts against ``x``."""

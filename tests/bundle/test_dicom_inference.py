@@ -12,9 +12,9 @@ import pytest
 import torch
 from PIL import Image
 
-from mgcc_monai.data.datalist import load_datalist
+from mgcc_monai.data.dataset import load_datalist
+from mgcc_monai.data.formats.images import read_image
 from mgcc_monai.data.prepare import prepare
-from mgcc_monai.data.reader import read_image
 from mgcc_monai.errors import MGCCError
 from mgcc_monai.networks import MGCC
 

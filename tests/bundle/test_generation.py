@@ -17,11 +17,11 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file
 
-from mgcc_monai.data.phantom import write_phantoms
+from mgcc_monai.data.phantom.write import write_phantoms
 from mgcc_monai.errors import MGCCError
 from mgcc_monai.generation import LatentDiffusionPipeline, manifest
 from mgcc_monai.networks import Autoencoder
-from mgcc_monai.security.weights import load_checkpoint
+from mgcc_monai.weights import load_checkpoint
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 TINY = Path(__file__).with_name("tiny.yaml")
@@ -134,7 +134,7 @@ def test_image_size_is_width_and_height_in_both_stages(
 
 def test_nothing_passes_when_the_audit_is_blind(run, output: Path, many_phantoms: Path) -> None:
     with pytest.raises(MGCCError, match="planted copies too few were found"):  # two iterations reconstruct nothing
-        run("generating", "generate.json", count=2, dataset_dir=str(many_phantoms))
+        run("generating", "generate.json", num_images=2, dataset_dir=str(many_phantoms))
     assert {row["decision"] for row in manifest.read(output / "generated")} == {"pending"}
     assert not (output / "generated" / "gate.json").exists()
     with pytest.raises(MGCCError, match="2 of 2 images were not judged"):
@@ -189,7 +189,7 @@ def test_fit_does_every_stage_once(many_phantoms: Path, bundle: Path, tmp_path: 
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     first = subprocess.run(words, cwd=tmp_path, env=environment, capture_output=True, text=True)
     assert first.returncode == 1 and "planted copies too few were found" in first.stderr, first.stderr[-2000:]
-    assert "generate failed with exit code 1" in first.stderr and "Traceback" not in first.stderr
+    assert "Stage generate failed (exit code 1)" in first.stderr and "Traceback" not in first.stderr
     again = subprocess.run(words, cwd=tmp_path, env=environment, capture_output=True, text=True)
     assert "[1/5] train_autoencoder: done before, skipped" in again.stdout
     assert "[2/5] train_diffusion: done before, skipped" in again.stdout
@@ -224,8 +224,8 @@ def test_another_split_is_refused(run, output: Path, phantoms: Path, stage: str)
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        ({"count": 0}, ["count"]),
-        ({"sampler": "DPMSolverMultistepSchedular"}, ["DPMSolverMultistepScheduler"]),
+        ({"num_images": 0}, ["num_images"]),
+        ({"inference_scheduler": "DPMSolverMultistepSchedular"}, ["DPMSolverMultistepScheduler"]),
         ({"class_labels": "benignant"}, ["benignant"]),
     ],
 )

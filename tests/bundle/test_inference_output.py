@@ -24,11 +24,11 @@ def segment(run, tmp_path: Path):
     torch.manual_seed(0)
     torch.save(MGCC(1, 1, CHANNELS).state_dict(), tmp_path / "model.pt")
 
-    def segment_folder(folder: Path, **options: object) -> list[dict[str, str]]:
+    def segment_folder(folder: Path, *overlays: str, **options: object) -> list[dict[str, str]]:
         output = tmp_path / "masks"
         settings = {"image_size": [32, 32], "network_def#channels": CHANNELS, "ckpt_path": str(tmp_path / "model.pt")}
         settings |= {"dataset_dir": str(folder), "output_dir": str(output), **options}
-        run("inferring", "inference.json", **settings)
+        run("inferring", "inference.json", *overlays, **settings)
         with (output / "lesions.csv").open() as file:
             return list(csv.DictReader(file))
 
@@ -86,15 +86,15 @@ def test_a_run_that_is_cut_off_leaves_no_table_of_another(segment, tmp_path: Pat
     assert len(segment(folder)) >= 2
 
 
-@pytest.mark.parametrize("keep_aspect", [False, True])
-def test_constant_images_are_noted(segment, tmp_path: Path, keep_aspect: bool) -> None:
+@pytest.mark.parametrize("overlays", [[], ["presets/keep_aspect.yaml"]])
+def test_constant_images_are_noted(segment, tmp_path: Path, overlays: list[str]) -> None:
     folder = write(tmp_path / "in", a=(40, 50))
     for name, value in (("black", 0), ("grey", 77), ("white", 255)):
         Image.new("L", (50, 20), value).save(folder / f"{name}.png")
     one = np.full((20, 50), 77, np.uint8)
     one[9:12, 9:12] = 79
     Image.fromarray(one).save(folder / "nearly.png")
-    rows = segment(folder, keep_aspect=keep_aspect)
+    rows = segment(folder, *overlays)
     noted = {row["image"] for row in rows if row["note"] == "constant image"}
     assert noted == {"black.png", "grey.png", "white.png"} and {row["note"] for row in rows} == {"", "constant image"}
 
@@ -109,11 +109,11 @@ def test_numbers_have_sensible_digits(segment, tmp_path: Path) -> None:
     assert all(len(re.sub(r"e-?\d+|^0?\.0*|\D", "", cell)) <= 7 for cell in cells), cells
 
 
-@pytest.mark.parametrize("keep_aspect", [False, True])
-def test_sides_of_one_pixel_are_refused_and_of_two_segmented(segment, tmp_path: Path, keep_aspect: bool) -> None:
+@pytest.mark.parametrize("overlays", [[], ["presets/keep_aspect.yaml"]])
+def test_sides_of_one_pixel_are_refused_and_of_two_segmented(segment, tmp_path: Path, overlays: list[str]) -> None:
     """At the network's smallest size; of 62 x 2 pixels that keep their aspect half a pixel is left, which is one."""
     smallest = {"a": (2, 2), "b": (2, 62), "c": (62, 2), "d": (40, 50)}
-    options = {"keep_aspect": keep_aspect, "image_size": [16, 16], "save_prob": True, "save_overlay": True}
+    options = {"image_size": [16, 16], "save_prob": True, "save_overlay": True}
     folder = write(tmp_path / "in", **smallest)
     sizes = {row["mask"]: (int(row["height"]), int(row["width"])) for row in segment(folder, **options)}
     assert sizes == {f"{name}.png": shape for name, shape in smallest.items()}
@@ -132,7 +132,7 @@ def test_a_dataset_of_too_small_sides_is_not_trained_on(run, phantoms: Path, tmp
     import json
     import shutil
 
-    from mgcc_monai.data.datalist import LISTS, image_sha256, write_dataset
+    from mgcc_monai.data.dataset import LISTS, image_sha256, write_dataset
 
     small = Path(shutil.copytree(phantoms, tmp_path / "small"))
     content = json.loads((small / "dataset.json").read_text())

@@ -14,9 +14,9 @@ from monai.bundle import ConfigParser
 from PIL import Image
 
 from mgcc_monai.errors import MGCCError
-from mgcc_monai.handlers import install_weights
 from mgcc_monai.networks import MGCC
-from mgcc_monai.options import literal
+from mgcc_monai.runs.best_weights import install_weights
+from mgcc_monai.runs.config import literal
 
 CHANNELS = [4, 4, 8, 8, 16]
 
@@ -97,7 +97,7 @@ def installed(run, describe, bundle: Path, phantoms: Path, tmp_path: Path):
     (tmp_path / "in").mkdir()
     Image.linear_gradient("L").save(tmp_path / "in" / "a.png")
     own = json.loads((bundle / "models" / "inference.json").read_text())
-    own = {name: own[name] for name in ("image_size", "keep_aspect", "image_mean", "image_std", "threshold")}
+    own = {name: own[name] for name in ("image_size", "image_mean", "image_std", "threshold")}
     folders = {"dataset_dir": str(tmp_path / "in"), "output_dir": str(tmp_path / "masks")}
     return lambda **options: run("inferring", "inference.json", **folders, **{**own, **options})
 
@@ -108,7 +108,7 @@ def installed(run, describe, bundle: Path, phantoms: Path, tmp_path: Path):
         ("image_mean", 0.33),
         ("image_std", 0.22),
         ("image_size", [48, 48]),
-        ("keep_aspect", "true"),
+        ("resize#anti_aliasing", [False, False]),
         ("network_def#dropout", 0.5),
     ],
 )
@@ -118,7 +118,11 @@ def test_settings_that_are_not_those_of_the_weights_are_refused(
     with pytest.raises(MGCCError) as error:
         installed(**{name: value})
     text = str(error.value)
-    assert name in text and f"--config_file {bundle / 'models' / 'inference.json'}" in text and "\n" not in text
+    assert (
+        name.split("#")[0] in text
+        and f"--config_file {bundle / 'models' / 'inference.json'}" in text
+        and "\n" not in text
+    )
     assert not (tmp_path / "masks").exists()
 
 
@@ -127,10 +131,12 @@ def test_another_threshold_is_told_and_the_same_settings_are_not(
 ) -> None:
     chosen = json.loads((bundle / "models" / "inference.json").read_text())["threshold"]
     with caplog.at_level(logging.WARNING, "mgcc_monai"):
-        installed(keep_aspect="no")
-        assert not [record for record in caplog.records if record.name.startswith("mgcc_monai.preflight.weights")]
+        installed()
+        assert not [record for record in caplog.records if record.name.startswith("mgcc_monai.runs.preflight.weights")]
         installed(threshold=0.123)
-    (line,) = (record.message for record in caplog.records if record.name.startswith("mgcc_monai.preflight.weights"))
+    (line,) = (
+        record.message for record in caplog.records if record.name.startswith("mgcc_monai.runs.preflight.weights")
+    )
     assert "0.123" in line and str(chosen) in line and "\n" not in line
 
 

@@ -16,8 +16,8 @@ from PIL import Image
 
 from mgcc_monai.errors import MGCCError
 from mgcc_monai.files import sha256
-from mgcc_monai.handlers import RunRecord
-from mgcc_monai.words import monai_text
+from mgcc_monai.runs.record import RunRecord
+from mgcc_monai.runs.words import monai_text
 
 TINY = Path(__file__).with_name("tiny.yaml")
 CONFIGS = TINY.parents[2] / "bundle" / "configs"

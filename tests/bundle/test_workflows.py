@@ -16,7 +16,7 @@ import torch
 from monai.transforms import Resize
 from PIL import Image
 
-from mgcc_monai.preflight import build
+from mgcc_monai.runs.settings import build
 
 TINY = Path(__file__).with_name("tiny.yaml")
 
@@ -125,7 +125,7 @@ def test_a_second_training_keeps_the_first(run, bundle: Path, describe, phantoms
 
 
 def test_supervised_training_needs_no_unlabelled_image(run, tmp_path: Path) -> None:
-    from mgcc_monai.data.phantom import write_phantoms
+    from mgcc_monai.data.phantom.write import write_phantoms
 
     write_phantoms(str(tmp_path / "labelled"), count=12, seed=5, label_fraction=1.0, size=(48, 48))
     run("training", "train.json", "methods/supervised.yaml", dataset_dir=str(tmp_path / "labelled"))

@@ -82,3 +82,12 @@ def test_against_the_reference_list_of_busi(shared):
         frozenset({"benign (125)", "benign (126)"}),
         frozenset({"normal (9)", "normal (10)"}),
     }
+
+
+@pytest.mark.parametrize(("share", "joined"), [(0.8, True), (0.9, True), (1.4, False)])
+def test_the_threshold_that_groups_are_joined_by(texture, share, joined):
+    """An image with another one laid over it; at 0.8 and 0.9 the score is about 0.83 and 0.77, of no other images."""
+    first, second = texture(1).astype(float), texture(2).astype(float) - 128
+    mixed = np.uint8(np.clip(first + share * second, 0, 255))
+    assert duplicate_groups([texture(1), mixed]) == ([0, 0] if joined else [0, 1])
+    assert duplicate_groups([texture(1), mixed], threshold=0.9) == [0, 1]

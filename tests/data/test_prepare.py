@@ -8,10 +8,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from mgcc_monai.data import busi, paths
 from mgcc_monai.data import prepare as module
-from mgcc_monai.data.datalist import load_datalist
-from mgcc_monai.data.integrity import check_dataset
+from mgcc_monai.data.checks import check_dataset
+from mgcc_monai.data.dataset import load_datalist
+from mgcc_monai.data.formats import frames as paths
+from mgcc_monai.data.layouts import LAYOUTS, busi
 from mgcc_monai.data.prepare import describe, prepare, split
 from mgcc_monai.errors import MGCCError
 
@@ -62,7 +63,8 @@ def test_the_result_does_not_depend_on_the_order_of_files(busi_tree, tmp_path, m
 
     monkeypatch.setattr(paths, "_sort_out", reversed_order)
     scanned = busi.scan_busi
-    monkeypatch.setattr(busi, "scan_busi", lambda source, skip: (scanned(source, skip)[0][::-1], []))
+    backwards = lambda source, skip: (scanned(source, skip)[0][::-1], [])  # noqa: E731
+    monkeypatch.setitem(LAYOUTS, "busi", LAYOUTS["busi"]._replace(scan=backwards))
     prepare(str(busi_tree), str(tmp_path / "two" / "set"), label_fraction=0.5)
     assert _files(tmp_path / "one") == _files(tmp_path / "two")
 
@@ -237,7 +239,11 @@ def test_an_unknown_layout_shows_both_known_ones(tmp_path, layout):
         (tmp_path / "source" / "a.png").touch()
     with pytest.raises(MGCCError) as error:
         prepare(str(tmp_path / "source"), str(tmp_path / "out"))
-    told = ("an empty folder" if layout == "empty" else "neither", "NAME (1)_mask.png", "SOURCE/masks/NAME.png")
+    told = (
+        "is an empty folder" if layout == "empty" else "fits no known layout",
+        "NAME (1)_mask.png",
+        "SOURCE/masks/NAME.png",
+    )
     assert all(text in str(error.value) for text in told)
 
 

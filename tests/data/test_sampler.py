@@ -9,11 +9,11 @@ import torch
 from monai.data import DataLoader
 from monai.transforms import Compose, Lambdad, RandFlipd, RandGaussianNoised, RandRotate90d
 
-from mgcc_monai.data import CyclicSampler, ReplayableDataset, TwoStreamLoader
+from mgcc_monai.data import ResumableSampler, SeededCacheDataset, TwoStreamLoader
 from mgcc_monai.errors import MGCCError
 
 
-def drawn(sampler: CyclicSampler, epochs: int, first: int = 0) -> list[tuple[int, int]]:
+def drawn(sampler: ResumableSampler, epochs: int, first: int = 0) -> list[tuple[int, int]]:
     pairs = []
     for epoch in range(first, first + epochs):
         sampler.set_epoch(epoch)
@@ -21,15 +21,15 @@ def drawn(sampler: CyclicSampler, epochs: int, first: int = 0) -> list[tuple[int
     return pairs
 
 
-def on_rank(rank: int, ranks: int, **arguments: int) -> CyclicSampler:
-    sampler = CyclicSampler(**arguments)
+def on_rank(rank: int, ranks: int, **arguments: int) -> ResumableSampler:
+    sampler = ResumableSampler(**arguments)
     sampler.rank, sampler.ranks = rank, ranks
     return sampler
 
 
 @pytest.mark.parametrize("size, batch_size, batches", [(7, 2, 3), (10, 4, 5), (5, 5, 1), (100, 3, 7), (3, 1, 8)])
 def test_every_image_once_a_cycle_across_epochs(size, batch_size, batches):
-    sampler = CyclicSampler(size, batch_size, batches, seed=5)
+    sampler = ResumableSampler(size, batch_size, batches, seed=5)
     cycles = 4
     epochs = -(-cycles * size // (batch_size * batches))
     indices = [index for index, _ in drawn(sampler, epochs)]
@@ -40,10 +40,10 @@ def test_every_image_once_a_cycle_across_epochs(size, batch_size, batches):
 
 
 def test_function_of_seed_and_epoch():
-    arguments = {"size": 11, "batch_size": 3, "batches": 4, "seed": 9}
-    whole = drawn(CyclicSampler(**arguments), epochs=6)
-    assert drawn(CyclicSampler(**arguments), epochs=3, first=3) == whole[3 * 12 :]
-    sampler = CyclicSampler(**arguments)
+    arguments = {"dataset": 11, "batch_size": 3, "batches": 4, "seed": 9}
+    whole = drawn(ResumableSampler(**arguments), epochs=6)
+    assert drawn(ResumableSampler(**arguments), epochs=3, first=3) == whole[3 * 12 :]
+    sampler = ResumableSampler(**arguments)
     torch.manual_seed(1)
     iterator = iter(sampler)
     next(iterator)  # given up in the middle, as a stopped run does
@@ -55,7 +55,7 @@ def test_function_of_seed_and_epoch():
 @pytest.mark.parametrize("start", range(5))
 def test_an_epoch_begun_at_a_batch_is_the_rest_of_it(start):
     """On every rank; and the next epoch begins at its first batch again."""
-    arguments = {"size": 31, "batch_size": 3, "batches": 4, "seed": 9}
+    arguments = {"dataset": 31, "batch_size": 3, "batches": 4, "seed": 9}
     for rank in (0, 1):
         sampler = on_rank(rank, 2, **arguments)
         sampler.set_epoch(2)
@@ -67,24 +67,24 @@ def test_an_epoch_begun_at_a_batch_is_the_rest_of_it(start):
 
 
 def test_seeds_and_streams_differ():
-    base = {"size": 50, "batch_size": 5, "batches": 10}
+    base = {"dataset": 50, "batch_size": 5, "batches": 10}
     orders = {
-        tuple(CyclicSampler(**base, seed=seed, stream=stream)) for seed, stream in ((0, 0), (1, 0), (0, 1), (1, 1))
+        tuple(ResumableSampler(**base, seed=seed, stream=stream)) for seed, stream in ((0, 0), (1, 0), (0, 1), (1, 1))
     }
     assert len(orders) == 4
 
 
 def test_every_drawing_has_its_own_augmentation():
-    pairs = drawn(CyclicSampler(6, 2, 9), epochs=20)
+    pairs = drawn(ResumableSampler(6, 2, 9), epochs=20)
     assert Counter(seed for _, seed in pairs).most_common(1)[0][1] == 1
     assert all(type(index) is int and type(seed) is int and 0 <= seed < 2**32 for index, seed in pairs)
 
 
 @pytest.mark.parametrize("size", [8, 13, 40])
 def test_two_ranks_are_one_process_with_the_double_batch(size):
-    common = {"size": size, "batches": 5, "seed": 3}
+    common = {"dataset": size, "batches": 5, "seed": 3}
     ranks = [drawn(on_rank(rank, 2, batch_size=3, **common), epochs=4) for rank in (0, 1)]
-    single = drawn(CyclicSampler(batch_size=6, **common), epochs=4)
+    single = drawn(ResumableSampler(batch_size=6, **common), epochs=4)
     for batch in range(20):
         shares = [pairs[batch * 3 : batch * 3 + 3] for pairs in ranks]
         assert shares[0] + shares[1] == single[batch * 6 : batch * 6 + 6]
@@ -92,11 +92,12 @@ def test_two_ranks_are_one_process_with_the_double_batch(size):
 
 
 def test_list_that_cannot_fill_a_batch_is_told():
-    CyclicSampler(4, 4, 1)
+    ResumableSampler(4, 4, 1)
     with pytest.raises(MGCCError, match="3 images cannot fill a batch of 4"):
-        CyclicSampler(3, 4, 1)
-    with pytest.raises(MGCCError, match="0 images"):
-        CyclicSampler(0, 1, 1)
+        ResumableSampler(3, 4, 1)
+    empty = ResumableSampler(0, 1, 1)  # of a stream that is not used
+    with pytest.raises(MGCCError, match="An empty list cannot fill a batch"):
+        next(iter(empty))
 
 
 def items(count: int) -> list[dict[str, torch.Tensor]]:
@@ -115,13 +116,13 @@ def augmentation() -> Compose:
     )
 
 
-def images(dataset: ReplayableDataset, sampler: CyclicSampler, workers: int) -> torch.Tensor:
+def images(dataset: SeededCacheDataset, sampler: ResumableSampler, workers: int) -> torch.Tensor:
     loader = DataLoader(dataset, batch_size=sampler.batch_size, sampler=sampler, num_workers=workers)
     return torch.cat([batch["image"].as_subclass(torch.Tensor) for batch in loader])
 
 
 def test_same_drawing_same_image_whatever_came_before():
-    dataset = ReplayableDataset(items(4), augmentation())
+    dataset = SeededCacheDataset(items(4), augmentation())
     first = dataset[(2, 77)]["image"].clone()
     assert not torch.equal(dataset[(2, 78)]["image"], first)
     assert not torch.equal(dataset[(1, 77)]["image"], first)
@@ -129,26 +130,26 @@ def test_same_drawing_same_image_whatever_came_before():
     for i in range(4):
         dataset[i]  # draws on
     assert torch.equal(dataset[(2, 77)]["image"], first)
-    assert torch.equal(ReplayableDataset(items(4), augmentation(), cache_num=0)[(2, 77)]["image"], first)
+    assert torch.equal(SeededCacheDataset(items(4), augmentation(), cache_num=0)[(2, 77)]["image"], first)
     assert not torch.equal(dataset[2]["image"], dataset[2]["image"]), "by number alone it draws anew"
 
 
 def test_workers_change_nothing():
-    sampler = CyclicSampler(6, 2, 5, seed=1)
+    sampler = ResumableSampler(6, 2, 5, seed=1)
     sampler.set_epoch(2)
-    alone = images(ReplayableDataset(items(6), augmentation()), sampler, workers=0)
-    helped = images(ReplayableDataset(items(6), augmentation()), sampler, workers=2)
+    alone = images(SeededCacheDataset(items(6), augmentation()), sampler, workers=0)
+    helped = images(SeededCacheDataset(items(6), augmentation()), sampler, workers=2)
     assert torch.equal(alone, helped)
     sampler.set_epoch(3)
-    assert not torch.equal(images(ReplayableDataset(items(6), augmentation()), sampler, workers=0), alone)
+    assert not torch.equal(images(SeededCacheDataset(items(6), augmentation()), sampler, workers=0), alone)
 
 
 def streams(labelled: int, unlabelled: int, sizes: tuple[int, int], batches: int) -> TwoStreamLoader:
     loaders = []
     for stream, (count, size) in enumerate(((labelled, sizes[0]), (unlabelled, sizes[1]))):
         data = [{**item, "label": item["image"] > 0.5} for item in items(count)]
-        sampler = CyclicSampler(count, size, batches, stream=stream)
-        loaders.append(DataLoader(ReplayableDataset(data, augmentation()), batch_size=size, sampler=sampler))
+        sampler = ResumableSampler(count, size, batches, stream=stream)
+        loaders.append(DataLoader(SeededCacheDataset(data, augmentation()), batch_size=size, sampler=sampler))
     return TwoStreamLoader(*loaders)
 
 

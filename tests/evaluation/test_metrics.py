@@ -147,3 +147,12 @@ def test_a_lesion_needs_one_component_with_enough_iou() -> None:
 def test_pixels_that_touch_at_a_corner_are_one_lesion() -> None:
     label = np.eye(6, dtype=bool)
     assert lesion_sensitivity(label, label) == (1, 1)
+
+
+def test_predicted_components_touch_at_corners_too():
+    """A diagonal of 20 pixels is one component of IoU 1; cut at its corners it would be 20 of IoU 0.05."""
+    diagonal = np.eye(20, dtype=bool)
+    assert lesion_sensitivity(diagonal, diagonal) == (1, 1)
+    straight = np.zeros_like(diagonal)
+    straight[0] = True
+    assert lesion_sensitivity(straight, diagonal) == (0, 1)

@@ -19,7 +19,7 @@ from types import SimpleNamespace
 import torch
 
 from mgcc_monai.handlers.checkpoint import ResumableCheckpoint, checkpoints, newest_checkpoint
-from mgcc_monai.security.weights import load_checkpoint
+from mgcc_monai.weights import load_checkpoint
 
 NUMBERS = 1_000_000  # 4 MB
 

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from mgcc_monai.security.weights import load_checkpoint
+from mgcc_monai.weights import load_checkpoint
 
 
 def wait_for(text: str, printed: Path, process: subprocess.Popen) -> None:
@@ -79,7 +79,7 @@ time.sleep(60)
 """
 PARENT = """
 import sys
-from mgcc_monai.handlers.preemption import run_and_forward
+from mgcc_monai.runs.process import run_and_forward
 sys.exit(run_and_forward([sys.executable, "-c", sys.argv[1]], {}))
 """
 

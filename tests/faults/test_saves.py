@@ -19,7 +19,7 @@ import torch
 from mgcc_monai import files
 from mgcc_monai.errors import MGCCError
 from mgcc_monai.handlers import ResumableCheckpoint
-from mgcc_monai.security.weights import load_checkpoint
+from mgcc_monai.weights import load_checkpoint
 
 
 def kill(folder: Path, kills: int, way: str) -> dict[str, int]:

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from mgcc_monai.errors import MGCCError
-from mgcc_monai.fit import fit
+from mgcc_monai.runs.fit import fit
 
 
 def wait_for(text: str, printed: Path, process: subprocess.Popen) -> None:
@@ -33,7 +33,7 @@ def test_a_second_training_is_refused_and_the_first_ends_well(start: Callable, r
     assert "\n" not in str(error.value)
     assert first.wait(timeout=100) == 0
     assert json.loads((folder / "run.json").read_text())["status"] == "finished"
-    assert sorted(path.name for path in (tmp_path / "runs").iterdir()) == ["segmentation"]
+    assert sorted(path.name for path in (tmp_path / "runs").iterdir()) == [".checked.json", "segmentation"]
 
 
 def lock(file: Path) -> None:

@@ -47,7 +47,7 @@ def make_pipeline(classes: Sequence[str] = ("benign", "malignant"), seed: int = 
         unet,
         DPMSolverMultistepScheduler(prediction_type="v_prediction"),
         classes=classes,
-        class_mix=[0.7, 0.3] if len(classes) == 2 else [],
+        class_proportions=[0.7, 0.3] if len(classes) == 2 else [],
         image_size=[32, 32],
         provenance={"dataset_hash": "d" * 64, "autoencoder": "a" * 64},
     )

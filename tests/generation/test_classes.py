@@ -13,7 +13,7 @@ from fire.parser import DefaultParseValue
 
 from mgcc_monai.errors import MGCCError
 from mgcc_monai.generation import manifest
-from mgcc_monai.generation.classes import class_ids, class_shares
+from mgcc_monai.generation.classes import class_ids, class_probabilities
 from mgcc_monai.generation.sample import generate
 
 BIRADS = ["2", "3", "4"]
@@ -129,7 +129,7 @@ def test_classes_of_numbers_from_the_option_to_the_manifest(new_pipeline, tmp_pa
     assert torch.equal(pipeline([1], class_labels=2, **FEW), pipeline([1], class_labels="2", **FEW))
     assert not torch.equal(pipeline([1], class_labels=2, **FEW), pipeline([1], class_labels="4", **FEW))
     for labels, names in ((2, ["2", "2"]), (["2", "4"], ["2", "4"]), ((4, 3), ["4", "3"])):
-        rows = generate(pipeline, tmp_path / "generated", count=2, class_labels=labels, **FEW)
+        rows = generate(pipeline, tmp_path / "generated", num_images=2, class_labels=labels, **FEW)
         assert [row["class"] for row in rows] == names
     assert {item["class"] for item in map(json.loads, (tmp_path / "generated" / manifest.FILE_NAME).open())} == {
         "4",
@@ -138,10 +138,10 @@ def test_classes_of_numbers_from_the_option_to_the_manifest(new_pipeline, tmp_pa
     before = sorted(path.name for path in tmp_path.iterdir())
     for options in ({"class_labels": 5}, {"class_labels": True}, {"indices": [3, 3], "class_labels": [2, 4]}):
         with pytest.raises(MGCCError):
-            generate(pipeline, tmp_path / "generated", **{"count": 2, **options}, **FEW)
+            generate(pipeline, tmp_path / "generated", **{"num_images": 2, **options}, **FEW)
     assert sorted(path.name for path in tmp_path.iterdir()) == before
     assert not caplog.records
-    generate(new_pipeline(classes=["None", "cyst"]), tmp_path / "drawn", count=1, **FEW)
+    generate(new_pipeline(classes=["None", "cyst"]), tmp_path / "drawn", num_images=1, **FEW)
     assert "For the class 'None' give --class_labels" in caplog.text, "None is no class, and that is said"
 
 
@@ -153,6 +153,8 @@ def test_classes_of_a_model_have_names_of_their_own(new_pipeline, classes):
 
 @pytest.mark.parametrize("mix", [0.5, "ab", {"2": 1}, [[1, 1, 1]], ["a", "b", "c"], [1, 1], [1, 1, float("nan")]])
 def test_shares_that_are_none_are_refused_in_a_line(mix):
-    assert class_shares([1, 2, 1], BIRADS) == [0.25, 0.5, 0.25] and class_shares([], BIRADS) == [1 / 3] * 3
+    assert (
+        class_probabilities([1, 2, 1], BIRADS) == [0.25, 0.5, 0.25] and class_probabilities([], BIRADS) == [1 / 3] * 3
+    )
     with pytest.raises(MGCCError, match="give 3 shares from 0 to 1, of 2, 3, 4"):
-        class_shares(mix, BIRADS)
+        class_probabilities(mix, BIRADS)

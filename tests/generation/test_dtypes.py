@@ -16,7 +16,7 @@ from mgcc_monai.errors import MGCCError
 from mgcc_monai.generation import load_autoencoder
 from mgcc_monai.generation.pipeline import LatentDiffusionPipeline
 from mgcc_monai.networks.denoiser import Denoiser
-from mgcc_monai.security.weights import list_folder
+from mgcc_monai.weights import write_checksums
 
 FEW: dict[str, Any] = {"indices": [0, 5], "seed": 7, "num_inference_steps": 3}
 CLOSE = 0.02  # mean absolute difference of an image in [0, 1]
@@ -106,7 +106,7 @@ def test_a_saved_pipeline_of_bfloat16_is_read_again(new_pipeline, pipeline, tmp_
     mixed_pipeline = LatentDiffusionPipeline.from_pretrained(tmp_path / "pipeline", torch_dtype=mixed)
     assert (mixed_pipeline.vae.dtype, mixed_pipeline.unet.dtype) == (torch.float32, torch.bfloat16)
     half.vae.save_pretrained(tmp_path / "vae")
-    list_folder(tmp_path / "vae")
+    write_checksums(tmp_path / "vae")
     assert load_autoencoder(tmp_path).dtype == torch.float32
 
 

@@ -111,14 +111,14 @@ def test_guidance_in_one_step_by_hand(pipeline):
 def test_classes_follow_the_mix_and_the_index(pipeline):
     count = 2000
     for mix, share in ((None, 0.3), ([1, 3], 0.75), ([1, 0], 0.0), ([0.0, 0.2], 1.0)):
-        numbers = pipeline.class_numbers(range(count), seed=3, class_mix=mix)
+        numbers = pipeline.class_ids(range(count), seed=3, class_proportions=mix)
         assert abs(np.mean(numbers) - share) <= 4 * np.sqrt(share * (1 - share) / count)
-        assert pipeline.class_numbers([17, 5], seed=3, class_mix=mix) == [numbers[17], numbers[5]]
-    assert pipeline.class_numbers(range(50), seed=3) != pipeline.class_numbers(range(50), seed=4)
+        assert pipeline.class_ids([17, 5], seed=3, class_proportions=mix) == [numbers[17], numbers[5]]
+    assert pipeline.class_ids(range(50), seed=3) != pipeline.class_ids(range(50), seed=4)
 
 
 def test_classes_by_name_and_number(pipeline, drawn):
-    numbers = pipeline.class_numbers(range(4), seed=7)
+    numbers = pipeline.class_ids(range(4), seed=7)
     names = [pipeline.config.classes[number] for number in numbers]
     assert torch.equal(pipeline(indices=range(4), class_labels=names, **FEW), drawn[:4])
     assert torch.equal(pipeline(indices=range(4), class_labels=torch.tensor(numbers), **FEW), drawn[:4])
@@ -130,8 +130,8 @@ def test_classes_by_name_and_number(pipeline, drawn):
 def test_without_classes(new_pipeline):
     pipeline = new_pipeline(classes=())
     images = pipeline(indices=range(2), **FEW)
-    assert images.shape == (2, 1, 32, 32) and pipeline.class_numbers([0, 1]) is None
-    for options in ({"guidance_scale": 2.0}, {"class_labels": "benign"}, {"class_mix": [1.0]}):
+    assert images.shape == (2, 1, 32, 32) and pipeline.class_ids([0, 1]) is None
+    for options in ({"guidance_scale": 2.0}, {"class_labels": "benign"}, {"class_proportions": [1.0]}):
         with pytest.raises(MGCCError, match="no class"):
             pipeline(**options)
 
@@ -146,9 +146,9 @@ def test_without_classes(new_pipeline):
         ({"class_labels": "benignant"}, "class_labels benignant: no such class; the model knows 'benign', 'malignant'"),
         ({"class_labels": 2}, "class_labels 2: no such class"),
         ({"class_labels": ["benign"] * 3}, "3 for 1 images"),
-        ({"class_mix": [1.0]}, "give 2 shares"),
-        ({"class_mix": [0, 0]}, "give 2 shares"),
-        ({"class_mix": [2, -1]}, "give 2 shares"),
+        ({"class_proportions": [1.0]}, "give 2 shares"),
+        ({"class_proportions": [0, 0]}, "give 2 shares"),
+        ({"class_proportions": [2, -1]}, "give 2 shares"),
         ({"batch_size": 0}, "batch_size 0"),
         ({"num_inference_steps": 0}, "num_inference_steps 0"),
         ({"num_inference_steps": 1001}, "trained with 1000 steps"),
@@ -226,7 +226,7 @@ torch.save([*images, pipeline.fingerprint()], result)
 
 def test_the_saved_config(pipeline, saved_pipeline):
     config = LatentDiffusionPipeline.from_pretrained(saved_pipeline).config
-    assert config.classes == ["benign", "malignant"] and config.class_mix == [0.7, 0.3]
+    assert config.classes == ["benign", "malignant"] and config.class_proportions == [0.7, 0.3]
     assert config.image_size == [32, 32] and config.provenance["dataset_hash"] == "d" * 64
     assert not list(saved_pipeline.rglob("*.bin")) and len(list(saved_pipeline.rglob("*.safetensors"))) == 2
 

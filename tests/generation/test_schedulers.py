@@ -49,7 +49,7 @@ def test_it_is_refused_wherever_a_scheduler_is_given(saved_pipeline, new_pipelin
         lambda: LatentDiffusionPipeline.from_pretrained(saved_pipeline, scheduler=other),
         lambda: replaced(**FEW),
         lambda: replaced.save_pretrained(tmp_path / "pipeline"),
-        lambda: generate(new_pipeline(), tmp_path / "generated", count=1, scheduler=other),
+        lambda: generate(new_pipeline(), tmp_path / "generated", num_images=1, scheduler=other),
         lambda: LatentDiffusionPipeline.from_pipe(new_pipeline(), scheduler=other)(**FEW),
     ):
         with pytest.raises(MGCCError, match="beta_end 0.012, the model was trained with 0.02"):

@@ -18,7 +18,7 @@ from mgcc_monai.generation import load_autoencoder, save_autoencoder
 from mgcc_monai.generation.storage import WEIGHTS, save_pipeline, weights_hash
 from mgcc_monai.handlers import EMA
 from mgcc_monai.networks import Autoencoder
-from mgcc_monai.security.weights import LISTING, list_folder
+from mgcc_monai.weights import CHECKSUMS, write_checksums
 
 SIDE = 16
 
@@ -86,7 +86,7 @@ def test_diffusers_reads_the_averaged_weights(saved):
     assert all(torch.equal(found[name], averaged[name]) for name in kept)
     assert not torch.allclose(found[kept[0]], own[kept[0]], atol=1e-3)
     assert all(torch.equal(a, b) for a, b in zip(saved["net"].parameters(), saved["own"])), "training keeps its own"
-    assert sorted(path.name for path in (saved["folder"] / "vae").iterdir()) == ["config.json", WEIGHTS, LISTING]
+    assert sorted(path.name for path in (saved["folder"] / "vae").iterdir()) == ["config.json", WEIGHTS, CHECKSUMS]
     net = network()
     net.vae.load_state_dict(averaged)
     with torch.no_grad():
@@ -157,7 +157,7 @@ def damage(path: Path, kind: str) -> None:
 def test_damaged_folders_are_told_in_one_line(kind, saved):
     """A pickle, which can run code, counts as no weights at all."""
     damage(saved["folder"] / "vae", kind)
-    list_folder(saved["folder"])
+    write_checksums(saved["folder"])
     with pytest.raises(MGCCError, match="vae: cannot be read as an autoencoder .*; train it again") as caught:
         load_autoencoder(saved["folder"])
     assert "\n" not in caught.value.message
@@ -170,16 +170,16 @@ def test_weights_are_those_that_were_saved(saved):
     load_autoencoder(saved["folder"])
     content[-1] ^= 1
     path.write_bytes(content)
-    with pytest.raises(MGCCError, match=f"{WEIGHTS}: its sha256 is .* and {LISTING} says"):
+    with pytest.raises(MGCCError, match=f"{WEIGHTS}: its sha256 is .* and {CHECKSUMS} says"):
         load_autoencoder(saved["folder"])
-    (path.parent / LISTING).unlink()
-    with pytest.raises(MGCCError, match=f"{WEIGHTS}: has no sha256 in a {LISTING} beside it"):
+    (path.parent / CHECKSUMS).unlink()
+    with pytest.raises(MGCCError, match=f"{WEIGHTS}: has no sha256 in a {CHECKSUMS} beside it"):
         load_autoencoder(saved["folder"])
 
 
 def test_autoencoder_without_a_scale_is_refused(tmp_path):
     network().vae.save_pretrained(tmp_path / "vae")
-    list_folder(tmp_path)
+    write_checksums(tmp_path)
     with pytest.raises(MGCCError, match="has no latents_mean and latents_std"):
         load_autoencoder(tmp_path)
 

@@ -15,11 +15,11 @@ from monai.inferers import SimpleInferer
 from monai.transforms import Compose, RandFlipd, RandGaussianNoised
 from torch import nn
 
-from mgcc_monai.data import CyclicSampler, ReplayableDataset, TwoStreamLoader
-from mgcc_monai.engines import TwoStreamPrepareBatch
+from mgcc_monai.data import ResumableSampler, SeededCacheDataset, TwoStreamLoader
 from mgcc_monai.errors import MGCCError
-from mgcc_monai.handlers import ProgressSeed, ResumableCheckpoint
+from mgcc_monai.handlers import IterationSeed, ResumableCheckpoint
 from mgcc_monai.losses import CrossConsistencyLoss
+from mgcc_monai.methods import TwoStreamPrepareBatch
 
 BATCHES = 3
 
@@ -44,8 +44,8 @@ def two_streams(workers: int) -> TwoStreamLoader:
     loaders = []
     for stream in (0, 1):
         transform = Compose([RandFlipd(["image", "label"], prob=0.5), RandGaussianNoised("image", prob=1.0)])
-        sampler = CyclicSampler(len(data), 2, BATCHES, seed=4, stream=stream)
-        dataset = ReplayableDataset(data, transform)
+        sampler = ResumableSampler(len(data), 2, BATCHES, seed=4, stream=stream)
+        dataset = SeededCacheDataset(data, transform)
         loaders.append(DataLoader(dataset, batch_size=2, sampler=sampler, num_workers=workers))
     return TwoStreamLoader(*loaders)
 
@@ -79,7 +79,7 @@ def train(
         loss_function=CrossConsistencyLoss(nn.BCEWithLogitsLoss(), consistency_weight=1.0),
         prepare_batch=TwoStreamPrepareBatch(),
         inferer=SimpleInferer(),
-        train_handlers=[*([ProgressSeed(8, loader)] if seeded else []), *others, checkpoint],
+        train_handlers=[*([IterationSeed(8, loader)] if seeded else []), *others, checkpoint],
     )
     trainer.add_event_handler(Events.ITERATION_COMPLETED, lambda _: scheduler.step())
     trainer.add_event_handler(Events.ITERATION_COMPLETED, lambda e: losses.append(float(e.state.output[0]["loss"])))

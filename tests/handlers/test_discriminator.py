@@ -16,10 +16,10 @@ from monai.losses import PatchAdversarialLoss
 from monai.networks.nets import PatchDiscriminator
 from torch import nn
 
-from mgcc_monai.data import CyclicSampler, ReplayableDataset
-from mgcc_monai.handlers import DetailPhase, DiscriminatorStep, ProgressSeed, ResumableCheckpoint
+from mgcc_monai.data import ResumableSampler, SeededCacheDataset
+from mgcc_monai.handlers import DetailPhase, DiscriminatorStep, IterationSeed, ResumableCheckpoint
 from mgcc_monai.losses import AutoencoderLoss
-from mgcc_monai.losses.autoencoder import judge
+from mgcc_monai.losses.autoencoder import discriminator_logits
 
 SIDE = 16
 
@@ -68,16 +68,16 @@ class Parts:
         return {name: getattr(self, name) for name in names}
 
     def train(self, epochs: int, *handlers: Any) -> None:
-        sampler = CyclicSampler(6, 2, 3, seed=4)
+        sampler = ResumableSampler(6, 2, 3, seed=4)
         SupervisedTrainer(
             device=torch.device("cpu"),
             max_epochs=epochs,
-            train_data_loader=DataLoader(ReplayableDataset(items()), batch_size=2, sampler=sampler),
+            train_data_loader=DataLoader(SeededCacheDataset(items()), batch_size=2, sampler=sampler),
             network=self.network,
             optimizer=self.optimizer,
             loss_function=self.loss,
             inferer=SimpleInferer(),
-            train_handlers=[ProgressSeed(8, sampler), self.phase, self.step, *handlers],
+            train_handlers=[IterationSeed(8, sampler), self.phase, self.step, *handlers],
         ).run()
 
 
@@ -174,11 +174,16 @@ def test_it_learns_to_tell_real_from_made():
     engine = Engine(lambda engine, batch: None)
     engine.state.output = {"label": real, "pred": [made, None, None]}
     with torch.no_grad():
-        first = float((judge(parts.discriminator, real).mean() - judge(parts.discriminator, made).mean()).abs())
+        first = float(
+            (
+                discriminator_logits(parts.discriminator, real).mean()
+                - discriminator_logits(parts.discriminator, made).mean()
+            ).abs()
+        )
     for _ in range(40):
         parts.step(engine)
     with torch.no_grad():
-        on_real, on_made = (float(judge(parts.discriminator, images).mean()) for images in (real, made))
+        on_real, on_made = (float(discriminator_logits(parts.discriminator, images).mean()) for images in (real, made))
     assert first < 0.3
     assert on_real > 0.75 and on_made < 0.25
     assert parts.loss.parts["discriminator"] < 0.1
@@ -214,13 +219,13 @@ class Latents:
     """Notes the weights that are to rest, and the others, after every iteration."""
 
     def __init__(self, network: Net) -> None:
-        self.network, self.resting, self.other = network, [flat(network.latent)], [flat(network.body)]
+        self.network, self.frozen, self.other = network, [flat(network.latent)], [flat(network.body)]
 
     def attach(self, engine: Engine) -> None:
         engine.add_event_handler(Events.ITERATION_COMPLETED, self)
 
     def __call__(self, engine: Engine) -> None:
-        self.resting.append(flat(self.network.latent))
+        self.frozen.append(flat(self.network.latent))
         self.other.append(flat(self.network.body))
 
 
@@ -230,6 +235,6 @@ def test_weights_rest_from_its_start_on(start):
     parts = Parts(start, rests=True)
     watch = Latents(parts.network)
     parts.train(2, watch)
-    moved = [not torch.equal(a, b) for a, b in zip(watch.resting, watch.resting[1:])]
+    moved = [not torch.equal(a, b) for a, b in zip(watch.frozen, watch.frozen[1:])]
     assert moved == [iteration < start for iteration in range(1, 7)]
     assert all(not torch.equal(a, b) for a, b in zip(watch.other, watch.other[1:]))

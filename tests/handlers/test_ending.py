@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -19,10 +20,11 @@ from monai.engines import SupervisedEvaluator
 from monai.handlers import ValidationHandler
 
 from mgcc_monai.errors import MGCCError
-from mgcc_monai.handlers import EarlyStop, Preempted, ResumableCheckpoint, RunRecord, TrainingEnd
+from mgcc_monai.handlers import Preempted, TrainingEnd
 from mgcc_monai.handlers.ending import planned_iterations
+from mgcc_monai.handlers.training_run import TrainingRun
 from mgcc_monai.losses import consistency_ramp
-from mgcc_monai.security.weights import load_checkpoint
+from mgcc_monai.weights import load_checkpoint
 
 STAGES = {"autoencoder": "train_autoencoder.json", "diffusion": "train_diffusion.json", "segmentation": "train.json"}
 PREFIX = {"autoencoder": "autoencoder_", "diffusion": "diffusion_", "segmentation": ""}
@@ -207,18 +209,39 @@ def test_a_finished_training_has_weights_of_a_validation(train, length, epoch, i
     assert 1 <= record["best"]["epoch"] <= math.ceil(length / epoch)
 
 
-def test_early_stopping_ends_with_a_validation(train):
-    """With a rate of 0 nothing gets better behind the first validation, in epoch 2; epoch 5 ends it, out of turn."""
-    folder = train("segmentation", "runs", 16, 2, val_interval=2, early_stopping=3, learning_rate=0.0)
+def test_early_stopping_counts_validations_and_not_epochs(train):
+    """Of every second epoch; the log says which was no better, and what was stopped stays so when it is resumed."""
+    options = dict(val_interval=2, early_stopping=2, learning_rate=0.0)
+    folder = train("segmentation", "runs", 80, 2, **options)
     record = json.loads((folder / "run.json").read_text())
-    assert record["status"] == "finished" and record["iterations"] == 10
-    log = (folder / "training.log").read_text()
-    assert [f"Epoch {epoch}, validation" in log for epoch in range(1, 7)] == [False, True, False, True, True, False]
-    newest = folder / "checkpoints" / "checkpoint_epoch=5.pt"
+    scores = [
+        float(score)
+        for score in re.findall(r"validation: val_mean_dice ([\d.e-]+)", (folder / "training.log").read_text())
+    ]
+    best = scores.index(max(scores))
+    assert len(scores) == best + 1 + 2 < 20 and record["status"] == "finished"
+    assert record["iterations"] == 2 * 2 * len(scores)
+    (newest,) = (folder / "checkpoints").glob(f"checkpoint_epoch={2 * len(scores)}.pt")
     before = newest.read_bytes()
-    train("segmentation", "runs", 16, 2, val_interval=2, early_stopping=3, learning_rate=0.0, resume="true")
-    assert json.loads((folder / "run.json").read_text())["iterations"] == 10, "resumed, it has ended"
-    assert sorted((folder / "checkpoints").iterdir())[-1] == newest and newest.read_bytes() == before
+    train("segmentation", "runs", 80, 2, **options, resume="true")
+    assert json.loads((folder / "run.json").read_text())["iterations"] == record["iterations"]
+    assert newest.read_bytes() == before and len(list((folder / "checkpoints").iterdir())) == 2
+
+
+def test_a_better_validation_starts_the_count_anew_and_so_does_none_before_the_first():
+    """By the handler alone: patience 3, better at the first, second and fourth validation."""
+    evaluator, trainer = Engine(lambda engine, batch: None), Engine(lambda engine, batch: None)
+    evaluator.state.key_metric_name = "dice"
+    scores = iter([0.1, 0.2, 0.2, 0.4, 0.3, 0.4, 0.1, 0.5])
+    evaluator.add_event_handler(Events.EPOCH_COMPLETED, lambda e: e.state.metrics.update(dice=next(scores)))
+    record = SimpleNamespace(folder=Path("unused"), resume=False)
+    state, end = {"network": Net()}, 10**6
+    run = TrainingRun(record, state, None, evaluator, None, end, seed=0, early_stopping=3)
+    run.early_stop.set_trainer(trainer)
+    run.early_stop.attach(evaluator)
+    trainer.add_event_handler(Events.EPOCH_COMPLETED(every=5), lambda _: evaluator.run([0]))
+    trainer.run([0], max_epochs=60)
+    assert trainer.state.epoch == 5 * 7
 
 
 def test_a_training_that_ended_without_a_validation_is_validated_when_resumed(train):
@@ -241,16 +264,3 @@ def test_no_run_is_finished_without_weights(train):
     with pytest.raises(MGCCError, match="model.pt: there is no such file, so the training ends without weights"):
         train("segmentation", "runs", 4, 2, resume="true")
     assert json.loads((folder / "run.json").read_text())["status"] != "finished"
-
-
-def test_the_epoch_of_an_early_stop_is_saved(tmp_path):
-    """Also where epochs between are not, so that ``iterations`` counts it."""
-    evaluator = Engine(lambda engine, batch: None)
-    evaluator.state.best_metric, evaluator.state.best_metric_epoch, evaluator.state.metrics = 0.5, 1, {}
-    trainer = Engine(lambda engine, batch: None)
-    record = RunRecord(str(tmp_path), {})
-    EarlyStop(evaluator, patience=2).attach(trainer)
-    ResumableCheckpoint(str(tmp_path / "checkpoints"), {}, interval=5, record=record).attach(trainer)
-    trainer.run([0, 1], max_epochs=10)
-    assert [path.name for path in (tmp_path / "checkpoints").iterdir()] == ["checkpoint_epoch=3.pt"]
-    assert json.loads((tmp_path / "run.json").read_text())["iterations"] == 6

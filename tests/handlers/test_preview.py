@@ -16,8 +16,8 @@ from PIL import Image
 from torch import nn
 
 from mgcc_monai.errors import MGCCError
-from mgcc_monai.evaluation.pictures import write_sheet
 from mgcc_monai.handlers import ReconstructionPreview, SamplePreview
+from mgcc_monai.pictures import write_sheet
 
 SIDE = 8
 

@@ -6,15 +6,15 @@ import torch
 from ignite.engine import Engine
 from monai.data import DataLoader
 
-from mgcc_monai.data import CyclicSampler, ReplayableDataset, TwoStreamLoader
-from mgcc_monai.handlers import ProgressSeed
+from mgcc_monai.data import ResumableSampler, SeededCacheDataset, TwoStreamLoader
+from mgcc_monai.handlers import IterationSeed
 
 
 def run(seed: int, start: int = 0, disturb: int = 0) -> tuple[list[float], list[list[int]]]:
     """Return what each iteration draws first, and the images of each epoch."""
     data = [{"image": torch.full((1,), i)} for i in range(7)]
-    sampler = CyclicSampler(7, 2, 3, seed=1)
-    loader = TwoStreamLoader(DataLoader(ReplayableDataset(data), batch_size=2, sampler=sampler))
+    sampler = ResumableSampler(7, 2, 3, seed=1)
+    loader = TwoStreamLoader(DataLoader(SeededCacheDataset(data), batch_size=2, sampler=sampler))
     draws: list[float] = []
     epochs: dict[int, list[int]] = {}
 
@@ -24,7 +24,7 @@ def run(seed: int, start: int = 0, disturb: int = 0) -> tuple[list[float], list[
         epochs.setdefault(engine.state.epoch, []).extend(batch["image"].flatten().int().tolist())
 
     engine = Engine(step)
-    ProgressSeed(seed, loader).attach(engine)
+    IterationSeed(seed, loader).attach(engine)
     engine.state.epoch, engine.state.iteration = start, start * 3
     engine.state.max_epochs, engine.state.epoch_length = 7, 3
     torch.manual_seed(disturb)
@@ -52,7 +52,7 @@ def test_draws_hang_on_seed_and_iteration_alone():
 
 def test_without_loader():
     engine = Engine(lambda engine, batch: torch.rand(1).item())
-    ProgressSeed(3).attach(engine)
+    IterationSeed(3).attach(engine)
     first = engine.run([0]).output
     torch.rand(9)
     assert engine.run([0]).output == first

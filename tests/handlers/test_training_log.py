@@ -93,7 +93,7 @@ def test_errors_stops_and_resumes_are_in_it(train, misbehaviour, tmp_path, caplo
 
 def test_an_early_stop_is_in_it(train):
     text = train("segmentation", early_stopping=1, learning_rate=0.0, max_iterations=8)
-    assert "Stopped at epoch 2: no better validation since epoch 1." in text and "Epoch 3" not in text
+    assert "EarlyStopping: Stop training" in text and "Epoch 2, validation" in text and "Epoch 3" not in text
 
 
 def test_a_training_writes_into_no_log_but_its_own(train, misbehaviour, tmp_path):

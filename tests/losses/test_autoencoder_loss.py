@@ -13,7 +13,7 @@ from torch.distributions import Normal
 from torch.distributions import kl_divergence as divergence
 
 from mgcc_monai.losses import AutoencoderLoss
-from mgcc_monai.losses.autoencoder import judge, kl_divergence, log_spectrum, spectral_distance
+from mgcc_monai.losses.autoencoder import discriminator_logits, kl_divergence, log_spectrum, spectral_distance
 
 SIDE = 24
 
@@ -223,9 +223,9 @@ def test_generator_wants_its_patches_to_pass_for_real():
 
 def test_judge_takes_lists_and_tensors():
     layers = discriminator()(pictures())
-    assert judge(discriminator(), pictures()).shape == layers[-1].shape == (2, 1, *layers[-1].shape[2:])
+    assert discriminator_logits(discriminator(), pictures()).shape == layers[-1].shape == (2, 1, *layers[-1].shape[2:])
     conv = nn.Conv2d(1, 1, 3)
-    assert torch.equal(judge(conv, pictures()), conv(pictures())), "and not the last image of the batch"
+    assert torch.equal(discriminator_logits(conv, pictures()), conv(pictures())), "and not the last image of the batch"
 
 
 @pytest.mark.parametrize("active", [False, True])

@@ -20,9 +20,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from mgcc_monai.data import bounds
-from mgcc_monai.data.datalist import LISTS, load_datalist, write_dataset
-from mgcc_monai.data.reader import IMAGE_SUFFIXES, read_image, read_mask
+from mgcc_monai.data.dataset import LISTS, load_datalist, write_dataset
+from mgcc_monai.data.formats import limits as bounds
+from mgcc_monai.data.formats.images import IMAGE_SUFFIXES, read_image, read_mask
 from mgcc_monai.errors import MGCCError
 from mgcc_monai.generation import manifest
 

@@ -24,11 +24,11 @@ import torch
 from monai.bundle import ConfigParser
 from PIL import Image
 
-from mgcc_monai.data import bounds
-from mgcc_monai.data.reader import read_image
+from mgcc_monai.data.formats import limits as bounds
+from mgcc_monai.data.formats.images import read_image
 from mgcc_monai.errors import MGCCError
-from mgcc_monai.preflight import build, read_settings
-from mgcc_monai.security.weights import load_checkpoint
+from mgcc_monai.runs.settings import build, read_settings
+from mgcc_monai.weights import load_checkpoint
 
 
 class Trap:
@@ -120,7 +120,7 @@ def test_settings_beside_weights_build_only_networks_of_ours(definition, tmp_pat
 def test_settings_of_a_run_are_read_and_not_evaluated(tmp_path, naively):
     marker, path = tmp_path / "marker", tmp_path / "inference.json"
     _config({"threshold": "$__import__('os').system('touch MARKER')"})(path, marker)
-    assert read_settings(str(path), "")["threshold"].startswith("$")
+    assert read_settings(str(tmp_path), "")["threshold"].startswith("$")
     assert not marker.exists()
     naively(_resolve, path)
     assert marker.exists()

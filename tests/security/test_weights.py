@@ -16,11 +16,11 @@ import safetensors.torch
 import torch
 from torch import nn
 
+from mgcc_monai import weights
 from mgcc_monai.errors import MGCCError
 from mgcc_monai.files import sha256, write_atomically, write_file
-from mgcc_monai.security import weights
-from mgcc_monai.security.weights import (
-    LISTING,
+from mgcc_monai.weights import (
+    CHECKSUMS,
     check_fits,
     load_checkpoint,
     load_state_dict,
@@ -172,7 +172,7 @@ def test_published_weights_come_back_and_their_sha256_is_verified_at_each_load(t
     state, file = network().state_dict(), tmp_path / "model.safetensors"
     publish(state, file)
     publish({"other": torch.zeros(1)}, tmp_path / "other.safetensors")
-    assert read_listing(tmp_path / LISTING)["model.safetensors"] == hashlib.sha256(file.read_bytes()).hexdigest()
+    assert read_listing(tmp_path / CHECKSUMS)["model.safetensors"] == hashlib.sha256(file.read_bytes()).hexdigest()
     loaded = load_state_dict(file)
     assert loaded.keys() == state.keys() and all(torch.equal(loaded[name], state[name]) for name in state)
     check_fits(network(), file)
@@ -187,7 +187,7 @@ def test_published_weights_come_back_and_their_sha256_is_verified_at_each_load(t
 
 def test_listed_pt_is_verified_and_unlisted_safetensors_are_refused(tmp_path):
     save_atomically(network().state_dict(), tmp_path / "model.pt")
-    write_file(tmp_path / LISTING, json.dumps({"model.pt": sha256(tmp_path / "model.pt")}))
+    write_file(tmp_path / CHECKSUMS, json.dumps({"model.pt": sha256(tmp_path / "model.pt")}))
     load_state_dict(tmp_path / "model.pt")
     save_atomically(network(5).state_dict(), tmp_path / "model.pt")
     with pytest.raises(MGCCError, match="its sha256 is"):
@@ -202,7 +202,7 @@ def test_listed_pt_is_verified_and_unlisted_safetensors_are_refused(tmp_path):
 )
 def test_damaged_listing_is_told_and_nothing_is_loaded(text, tmp_path):
     save_atomically(network().state_dict(), tmp_path / "model.pt")
-    (tmp_path / LISTING).write_text(text)
+    (tmp_path / CHECKSUMS).write_text(text)
     with pytest.raises(MGCCError, match="weights.json: is no listing"):
         load_checkpoint(tmp_path / "model.pt")
 
@@ -212,14 +212,14 @@ def test_damaged_safetensors_of_the_right_sum_are_told(keep, tmp_path):
     publish(network().state_dict(), tmp_path / "a.safetensors")
     content = (tmp_path / "a.safetensors").read_bytes()[:keep]
     (tmp_path / "a.safetensors").write_bytes(content)
-    write_file(tmp_path / LISTING, json.dumps({"a.safetensors": hashlib.sha256(content).hexdigest()}))
+    write_file(tmp_path / CHECKSUMS, json.dumps({"a.safetensors": hashlib.sha256(content).hexdigest()}))
     with pytest.raises(MGCCError, match="cannot be read as safetensors"):
         load_checkpoint(tmp_path / "a.safetensors")
 
 
 def test_weights_are_read_by_one_module_and_yaml_by_safe_load_alone():
     """The promise by its text: no other reader of pickles, weights or YAML stands in the package."""
-    package = Path(weights.__file__).parents[1]
+    package = Path(weights.__file__).parent
     for path in package.rglob("*.py"):
         text = path.read_text()
         assert path == Path(weights.__file__) or not re.search(r"torch\.load\(|jit\.load\(|pickle\.loads?\(", text), (

@@ -1,0 +1,262 @@
+"""Checks of one image or mask file: what can be said without the other."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+from PIL import ImageOps
+
+from mgcc_monai.data.checks.burned_in import crosses, text_lines
+from mgcc_monai.data.checks.check import FAULT, WARNING, Check
+from mgcc_monai.data.formats.images import read_image, read_mask
+from mgcc_monai.data.formats.limits import wrong_sides
+from mgcc_monai.data.formats.nifti import is_nifti, open_nifti
+from mgcc_monai.data.formats.pillow import opened
+from mgcc_monai.errors import MGCCError, one_line
+
+__all__ = ["FILE_CHECKS", "IMAGE_CHECKS", "FileFacts", "inspect_file"]
+
+_ORIENTATION = 0x0112
+_SUFFIXES = {
+    "PNG": (".png",),
+    "JPEG": (".jpg", ".jpeg", ".jfif"),
+    "MPO": (".jpg", ".jpeg", ".jfif"),
+    "BMP": (".bmp",),
+    "TIFF": (".tif", ".tiff"),
+    "WEBP": (".webp",),
+    "GIF": (".gif",),
+}
+_LEAST_SIDE, _MOST_SIDE, _MOST_ASPECT = 32, 4096, 4.0
+_LEAST_DEVIATION = 3.0  # grey levels
+_WHITE_SHARE, _BLACK_SHARE = 0.25, 0.95  # of the pixels
+_COLOUR = 40  # levels between a pixel's channels
+_COLOURED_SHARE, _MARKED_SHARE = 0.005, 0.00005  # of the pixels: a Doppler box, a coloured mark
+
+
+@dataclass
+class FileFacts:
+    """A file as it is and as it is read.
+
+    Args:
+        path: the file.
+        error: what the reader says against it; empty where it can be read.
+        pixels: uint8 HW, upright; of a mask 0 and 1. None where it cannot be read.
+        size: width and height in pixels, as stored.
+        format: Pillow's name, or NIFTI.
+        mode: Pillow's mode, or the type of a NIfTI's values.
+        frames: how many it holds.
+        orientation: the EXIF tag, 1 where upright or not told.
+        coloured: share of pixels with colour.
+        alpha: whether an alpha channel differs from pixel to pixel.
+        luminance: uint8 HW, what training takes a mask for; None where that is what was read.
+        indices: HW of a palette mask.
+    """
+
+    path: Path
+    error: str = ""
+    pixels: np.ndarray | None = None
+    size: tuple[int, int] = (0, 0)
+    format: str = ""
+    mode: str = ""
+    frames: int = 1
+    orientation: int = 1
+    coloured: float = 0.0
+    alpha: bool = False
+    luminance: np.ndarray | None = None
+    indices: np.ndarray | None = None
+
+    @cached_property
+    def levels(self) -> np.ndarray:
+        """How many pixels have each of the 256 grey levels."""
+        return np.bincount(self.pixels.ravel(), minlength=256)
+
+
+def _look(picture: FileFacts, mask: bool) -> None:
+    """Note what the reader does not tell, of a file that Pillow can open."""
+    with opened(picture.path) as (file, frames):
+        picture.format, picture.mode, picture.size = file.format or "", file.mode, file.size
+        picture.frames = len(frames)
+        if file.format != "PNG" or {"exif", "Raw profile type exif"} & file.info.keys():
+            picture.orientation = int(file.getexif().get(_ORIENTATION, 1))
+        if picture.frames > 1 or file.mode in ("1", "L") and not (mask and file.format == "JPEG"):
+            return
+        upright = ImageOps.exif_transpose(file)
+    if upright.mode[0] not in "IF" and ("A" in upright.mode or "transparency" in upright.info):
+        picture.alpha = bool(np.ptp(np.asarray(upright.convert("RGBA"))[..., 3]))
+    if mask:
+        picture.luminance = read_image(picture.path)
+        picture.indices = np.asarray(upright) if upright.mode == "P" else None
+    elif upright.mode[0] not in "1LIF":
+        red, green, blue = np.moveaxis(np.asarray(upright.convert("RGB")), -1, 0)
+        spread = np.maximum(np.maximum(red, green), blue) - np.minimum(np.minimum(red, green), blue)
+        picture.coloured = float((spread > _COLOUR).mean())
+
+
+def inspect_file(path: str | Path, mask: bool = False) -> FileFacts:
+    """Read a file, and note what is odd about it; a file that cannot be read is told in ``error``.
+
+    Args:
+        path: the file.
+        mask: read it as a mask.
+    """
+    picture = FileFacts(Path(path))
+    try:
+        picture.pixels = (read_mask if mask else read_image)(path)
+    except MGCCError as error:
+        picture.error = error.message.removeprefix(f"{path}: ")
+    try:
+        if is_nifti(path):
+            stored = open_nifti(path).image.get_data_dtype()
+            picture.format, picture.mode = "NIFTI", "uint8" if stored.names else str(stored)
+        else:
+            _look(picture, mask)
+    except MGCCError as error:
+        picture.error = picture.error or error.message.removeprefix(f"{path}: ")
+    except Exception as error:  # a damaged file can make a decoder raise anything
+        picture.error = picture.error or f"damaged or truncated ({one_line(error)}); copy or download it again"
+    return picture
+
+
+def _refused(picture: FileFacts) -> str:
+    """What the reader says, unless another check says it better."""
+    others = picture.frames > 1 or "truncated" in picture.error or "binary mask" in picture.error
+    return "" if others else picture.error
+
+
+def _suffix(picture: FileFacts) -> str:
+    known = _SUFFIXES.get(picture.format, ())
+    return f"holds {picture.format}" if known and picture.path.suffix.lower() not in known else ""
+
+
+def _deep(picture: FileFacts) -> str:
+    deep = picture.mode[:1] in ("I", "F") or (picture.format == "NIFTI" and picture.mode not in ("uint8", "bool"))
+    return f"more than 8 bits a pixel ({picture.mode})" if deep else ""
+
+
+def _constant(picture: FileFacts) -> str:
+    found = np.flatnonzero(picture.levels)
+    return f"every pixel is {found[0]}" if len(found) == 1 else ""
+
+
+def _two_levels(picture: FileFacts) -> str:
+    found = np.flatnonzero(picture.levels)
+    return f"two grey levels only ({found[0]} and {found[1]}), as a mask has" if len(found) == 2 else ""
+
+
+def _flat(picture: FileFacts) -> str:
+    deviation = picture.pixels.std()
+    return f"hardly any contrast (deviation {deviation:.1f} grey levels)" if 0 < deviation < _LEAST_DEVIATION else ""
+
+
+def _share(picture: FileFacts, level: int, least: float) -> str:
+    share = picture.levels[level] / picture.pixels.size
+    several = np.count_nonzero(picture.levels) > 2  # of one or two levels another check tells
+    return f"{share:.0%} of the pixels are {level}" if share >= least and several else ""
+
+
+def _side(picture: FileFacts, wrong: bool) -> str:
+    return f"{picture.pixels.shape[1]} x {picture.pixels.shape[0]} pixels" if wrong else ""
+
+
+def _aspect(picture: FileFacts) -> str:
+    return _side(picture, max(picture.pixels.shape) > _MOST_ASPECT * min(picture.pixels.shape))
+
+
+def _calipers(picture: FileFacts) -> str:
+    found = crosses(picture.pixels)
+    where = ", ".join(f"row {row} column {column}" for row, column in found[:4])
+    return f"{len(found)} caliper marks ({where})" if len(found) > 1 else ""
+
+
+def _text(picture: FileFacts) -> str:
+    found = text_lines(picture.pixels)
+    return "text, at " + ", ".join(f"row {row} column {column}" for row, column in found[:4]) if found else ""
+
+
+def _colour(picture: FileFacts, least: float, most: float) -> str:
+    return f"{picture.coloured:.2%} of the pixels are coloured" if least <= picture.coloured < most else ""
+
+
+_COPY = "copy or download it again"
+_CROP = "see that lesions of one class are not told by their marks; crop them away where they can be"
+
+FILE_CHECKS = (  # of images and masks, readable or not
+    Check("unreadable-file", FAULT, "files that are empty, no images, or of a kind that is not read", _refused, ""),
+    Check(
+        "truncated-file",
+        FAULT,
+        "files that end too early or are damaged",
+        lambda p: "" if p.frames > 1 else "damaged or truncated" if "truncated" in p.error else "",
+        _COPY,
+    ),
+    Check(
+        "several-frames",
+        FAULT,
+        "files with more than one frame",
+        lambda p: f"{p.frames} frames, where one is expected" if p.frames > 1 else "",
+        "export one frame to a file",
+    ),
+    Check("wrong-suffix", WARNING, "file names against what the files hold", _suffix, "rename it"),
+)
+IMAGE_CHECKS = (  # of readable images
+    Check("constant-image", FAULT, "images of one grey level", _constant, "export it again or remove it"),
+    Check("image-is-mask", FAULT, "images of two grey levels", _two_levels, "name the image, not a mask"),
+    Check("low-contrast", WARNING, "images all but constant", _flat, "look at it; export it again or remove it"),
+    Check(
+        "saturated-image",
+        WARNING,
+        "white pixels",
+        lambda p: _share(p, 255, _WHITE_SHARE),
+        "look at it; export it with less gain",
+    ),
+    Check(
+        "black-image",
+        WARNING,
+        "black pixels",
+        lambda p: _share(p, 0, _BLACK_SHARE),
+        "look at it; crop it to what was scanned",
+    ),
+    Check("vanishing-side", FAULT, "sides that would vanish on the way", lambda p: wrong_sides(p.pixels.shape), ""),
+    Check(
+        "tiny-image",
+        WARNING,
+        f"sides under {_LEAST_SIDE} pixels",
+        lambda p: _side(p, min(p.pixels.shape) < _LEAST_SIDE),
+        "look at it; give the full image, not a preview",
+    ),
+    Check(
+        "huge-image",
+        WARNING,
+        f"sides over {_MOST_SIDE} pixels",
+        lambda p: _side(p, max(p.pixels.shape) > _MOST_SIDE),
+        "look at it; crop it to what was scanned",
+    ),
+    Check("long-image", WARNING, f"aspect ratios over {_MOST_ASPECT:g}", _aspect, "look at it; crop it"),
+    Check("deep-image", WARNING, "more than 8 bits", _deep, "it is scaled by its own range; save 8 bits to choose one"),
+    Check(
+        "alpha-channel",
+        WARNING,
+        "alpha channels that are not uniform",
+        lambda p: "an alpha channel that hides pixels" if p.alpha else "",
+        "alpha is not used; save it without, as it should look",
+    ),
+    Check(
+        "coloured-image",
+        WARNING,
+        "colour, as of Doppler",
+        lambda p: _colour(p, _COLOURED_SHARE, 2),
+        "colour becomes grey; give the B-mode image",
+    ),
+    Check(
+        "coloured-marks",
+        WARNING,
+        "small coloured marks",
+        lambda p: _colour(p, _MARKED_SHARE, _COLOURED_SHARE),
+        _CROP,
+    ),
+    Check("calipers", WARNING, "burned-in calipers", _calipers, _CROP),
+    Check("text", WARNING, "burned-in text", _text, "see that it names no patient; crop it away where it can be"),
+)

@@ -1,0 +1,279 @@
+"""Checks of a dataset's file: its header, its lists and the files that they name."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+from typing import Any
+
+from mgcc_monai.data.checks.check import FAULT, WARNING, Check
+from mgcc_monai.data.checks.dataset import FILES, PARTS, Dataset, lacking
+from mgcc_monai.data.dataset import ALL_LISTS, LISTS, dataset_hash
+from mgcc_monai.data.splits import PROTOCOLS
+
+__all__ = ["LIST_CHECKS"]
+
+Found = Iterator[tuple[Any, str]]
+
+_HEADER = ("classes", "protocol", "split_seed", "label_fraction", "statistics", "hash", *LISTS)
+_EVALUATED = ("training", "validation", "test")
+_SOURCES = ("real", "synthetic", "phantom")
+_FEWEST = {"training": 8, "validation": 4, "test": 4}
+_SHARE_OFF = 0.2  # of labelled images, between what is told and what is there
+
+
+def _header(data: Dataset) -> Found:
+    missing = [key for key in _HEADER if key not in data.content]
+    missing += [f"{key} as a list" for key in ALL_LISTS if not isinstance(data.content.get(key, []), list)]
+    if missing:
+        yield data.file, f"lacks {', '.join(missing)}"
+
+
+def _options(data: Dataset) -> Found:
+    protocol, fraction, seed = (data.content.get(key) for key in ("protocol", "label_fraction", "split_seed"))
+    if protocol is not None and protocol not in PROTOCOLS:
+        yield data.file, f"protocol is {protocol!r}, none of {', '.join(PROTOCOLS)}"
+    number = isinstance(fraction, (int, float)) and not isinstance(fraction, bool)
+    if fraction is not None and not (number and 0 < fraction <= 1):
+        yield data.file, f"label_fraction is {fraction!r}, no number over 0 and up to 1"
+    if seed is not None and (isinstance(seed, bool) or not isinstance(seed, int)):
+        yield data.file, f"split_seed is {seed!r}, no whole number"
+
+
+def _statistics(data: Dataset) -> Found:
+    found = data.content.get("statistics", {"mean": 0.5, "std": 0.5})
+    mean, std = (found.get(key) if isinstance(found, dict) else None for key in ("mean", "std"))
+    if not all(isinstance(value, (int, float)) for value in (mean, std)) or not (0 <= mean <= 1 and 0 < std <= 1):
+        yield data.file, f"statistics are {found!r}, no mean and deviation of images scaled to 0 to 1"
+
+
+def _hash(data: Dataset) -> Found:
+    sound = all(len(data.lists[name]) == len(data.raw(name)) for name in LISTS)
+    if sound and "hash" in data.content and data.content["hash"] != dataset_hash(data.lists):
+        yield data.file, "its lists are not those that were written (hash differs)"
+
+
+def _items(data: Dataset) -> Found:
+    for name in ALL_LISTS:
+        for number, item in enumerate(data.raw(name)):
+            if missing := lacking(name, item):
+                image = item.get("image", number) if isinstance(item, dict) else number
+                yield data.file, f"item {image} of {name} lacks {', '.join(missing)}"
+
+
+def _unlabeled(data: Dataset) -> Found:
+    for name, item in data.items("unlabeled", "left_out"):
+        if "label" in item:
+            yield data.path(item["image"]), f"has a label in {name}"
+
+
+def _source(data: Dataset) -> Found:
+    for _, item in data.items():
+        if item.get("source", "real") not in _SOURCES:
+            yield data.path(item["image"]), f"source is {item['source']!r}, none of {', '.join(_SOURCES)}"
+
+
+def _synthetic(data: Dataset) -> Found:
+    for name, item in data.items("validation", "test", "normal"):
+        if item.get("source") == "synthetic":
+            yield data.path(item["image"]), f"a synthetic image in {name}"
+
+
+def _named(data: Dataset) -> dict[str, tuple[str, dict[str, Any]]]:
+    """Every path that the lists name, with the first list and item that do."""
+    named: dict[str, tuple[str, dict[str, Any]]] = {}
+    for name, item in data.items():
+        for key in FILES:
+            if isinstance(item.get(key), str):
+                named.setdefault(item[key], (name, item))
+    return named
+
+
+def _outside(data: Dataset) -> Found:
+    for path in _named(data):
+        if not data.inside(path):
+            yield data.file, f"{path} lies outside the dataset's folder"
+
+
+def _missing(data: Dataset) -> Found:
+    for path, (name, _) in _named(data).items():
+        if data.inside(path) and not data.path(path).is_file():
+            yield data.path(path), f"named in {name}, but missing"
+
+
+def _orphans(data: Dataset) -> Found:
+    named = {data.path(path) for path in _named(data) if data.inside(path)}
+    for folder in sorted({path.parent for path in named} - {data.file.parent}):
+        for path in sorted(folder.iterdir()) if folder.is_dir() else ():
+            if path.is_file() and path not in named and not path.name.startswith("."):
+                yield path, f"in no list of {data.file.name}"
+
+
+def _case(data: Dataset) -> Found:
+    seen: dict[str, str] = {}
+    for path in sorted(_named(data)):
+        if (other := seen.setdefault(path.casefold(), path)) != path:
+            yield data.path(path), f"differs from {other} in upper and lower case only"
+
+
+def _twice(data: Dataset) -> Found:
+    seen: dict[str, str] = {}
+    allowed = {frozenset(("normal", "unlabeled"))} | (set() if data.strict else {frozenset(("validation", "test"))})
+    for name, item in data.items():
+        other = seen.get(item["image"])
+        if other and (other == name or {other, name} not in allowed):
+            yield data.path(item["image"]), f"in {name} and in {other}" if other != name else f"twice in {name}"
+        seen.setdefault(item["image"], name)
+
+
+def _shared_label(data: Dataset) -> Found:
+    seen: dict[str, str] = {}
+    for _, item in data.items():
+        label = item.get("label", item.get("withheld_label"))
+        if not isinstance(label, str):
+            continue
+        if label == item["image"]:
+            yield data.path(label), "image and mask of one item"
+        elif (other := seen.setdefault(label, item["image"])) != item["image"]:
+            yield data.path(label), f"the mask of both {other} and {item['image']}"
+
+
+def _classes(data: Dataset) -> Found:
+    told, found = data.content.get("classes"), {item["class"] for _, item in data.items(*_EVALUATED)}
+    if told is not None and (not isinstance(told, list) or set(map(str, told)) != found):
+        yield data.file, f"classes are {told}, its lists have {sorted(found)}"
+
+
+def _class_names(data: Dataset) -> Found:
+    names = {item["class"] for _, item in data.items()}
+    plain = Counter(name.strip().casefold() for name in names)
+    if alike := sorted(name for name in names if plain[name.strip().casefold()] > 1 or not name.strip()):
+        yield data.file, f"classes {', '.join(map(repr, alike))}: empty, or all but equal"
+
+
+def _class_missing(data: Dataset) -> Found:
+    names = {item["class"] for _, item in data.items(*_EVALUATED)}
+    for name in _EVALUATED:
+        if data.lists[name] and (missing := names - {item["class"] for item in data.lists[name]}):
+            yield data.file, f"no {', '.join(sorted(missing))} in {name}"
+
+
+def _empty_list(data: Dataset) -> Found:
+    for name in ("training", "validation"):
+        if data.content.get(name) == []:
+            yield data.file, f"no image in {name}"
+
+
+def _no_test(data: Dataset) -> Found:
+    if data.content.get("test") == []:
+        yield data.file, "no image in test"
+
+
+def _few(data: Dataset) -> Found:
+    for name, fewest in _FEWEST.items():
+        if 0 < len(data.lists[name]) < fewest:
+            yield data.file, f"{len(data.lists[name])} images in {name}"
+
+
+def _label_share(data: Dataset) -> Found:
+    told, labelled = data.content.get("label_fraction"), len(data.lists["training"])
+    withheld = sum("withheld_label" in item and item["class"] != "normal" for item in data.lists["unlabeled"])
+    if not isinstance(told, (int, float)) or not 0 < told <= 1 or not labelled:
+        return
+    share = labelled / (labelled + withheld)
+    if abs(share - told) > _SHARE_OFF or (told == 1 and withheld):
+        yield data.file, f"label_fraction is {told:g}, but {labelled} of {labelled + withheld} images have their labels"
+
+
+def _groups(data: Dataset) -> Found:
+    seen: dict[str, tuple[str, str]] = {}
+    for name, item in data.items(*PARTS) if data.strict else ():
+        part, image = seen.setdefault(item["group"], (PARTS[name], item["image"]))
+        if part != PARTS[name] and image != item["image"]:
+            yield data.path(item["image"]), f"in {name}, but of the group {item['group']} of {image} in {part}"
+
+
+def _copies(data: Dataset, across: bool) -> Found:
+    seen: dict[str, list[tuple[str, str]]] = {}
+    for name, item in data.items(*PARTS) if data.strict or not across else ():
+        others = seen.setdefault(item["sha256"], [])
+        fits = [
+            (part, image)
+            for part, image in others
+            if image != item["image"] and (PARTS[part] != PARTS[name] if across else part == name)
+        ]
+        if fits:
+            yield data.path(item["image"]), f"in {name}, the same image as {fits[0][1]} in {fits[0][0]}"
+        others.append((name, item["image"]))
+
+
+def _contradicting(data: Dataset, key: str, what: str) -> Found:
+    seen: dict[str, dict[str, Any]] = {}
+    for _, item in data.items():
+        if isinstance(item.get(key), str):
+            other = seen.setdefault(item["sha256"], item)
+            if other[key] != item[key] and other["image"] != item["image"]:
+                yield data.path(item["image"]), f"the same image as {other['image']}, with another {what}"
+
+
+def _repeated(data: Dataset) -> Found:
+    seen: dict[str, dict[str, Any]] = {}
+    for _, item in data.items(*_EVALUATED, "unlabeled"):
+        if isinstance(item.get("label_sha256"), str) and item["class"] != "normal":
+            other = seen.setdefault(item["label_sha256"], item)
+            if other["group"] != item["group"] and other["sha256"] != item["sha256"]:
+                yield data.path(item["image"]), f"has the same mask, to the pixel, as {other['image']}"
+
+
+def _published(data: Dataset) -> Found:
+    if data.content.get("protocol") == "published":
+        yield data.file, "protocol published: it is reported on the images that choose the weights, and groups leak"
+
+
+_AGAIN = "run prepare or split again"
+_LOOK = "keep the right one"
+
+LIST_CHECKS = (  # what is looked at is a dataset, before its files are read
+    Check("header", FAULT, "entries that every dataset has", _header, "run prepare again"),
+    Check("options", FAULT, "protocol, label_fraction, split_seed", _options, _AGAIN),
+    Check("statistics", FAULT, "mean and deviation", _statistics, _AGAIN),
+    Check("hash", FAULT, "lists against their hash", _hash, _AGAIN),
+    Check("item", FAULT, "entries that every item has", _items, "add them or run prepare again"),
+    Check("label-in-unlabeled", FAULT, "labels in unlabeled", _unlabeled, "name it withheld_label"),
+    Check("source", FAULT, "where images come from", _source, "correct it"),
+    Check("synthetic-held-out", FAULT, "synthetic images evaluated on", _synthetic, "put it in training or unlabeled"),
+    Check("path-outside", FAULT, "paths", _outside, "paths must be relative and stay in the folder"),
+    Check("missing-file", FAULT, "files named", _missing, "copy it back or run prepare again"),
+    Check("orphan-file", WARNING, "files not named", _orphans, "remove it, or add it to a list"),
+    Check("case-collision", WARNING, "names that macOS and Windows take for one", _case, "rename one"),
+    Check("listed-twice", FAULT, "images listed twice", _twice, "keep one"),
+    Check("shared-mask-file", FAULT, "files that two items share", _shared_label, "name each image's own mask"),
+    Check("classes", FAULT, "classes against the lists", _classes, _AGAIN),
+    Check("class-names", WARNING, "names of classes", _class_names, "give a class one name"),
+    Check("class-missing", WARNING, "classes of each list", _class_missing, "add images, or split by another seed"),
+    Check("empty-list", FAULT, "training and validation", _empty_list, "add images and prepare them"),
+    Check("no-test", WARNING, "test", _no_test, "nothing can be reported; add images and prepare them"),
+    Check("few-images", WARNING, "sizes of lists", _few, "figures will be rough; add images"),
+    Check("label-share", WARNING, "label_fraction against the lists", _label_share, _AGAIN),
+    Check("group-in-two-lists", FAULT, "groups across lists", _groups, f"figures would leak; {_AGAIN}"),
+    Check(
+        "copy-across-lists",
+        FAULT,
+        "equal images across lists",
+        lambda data: _copies(data, True),
+        f"figures would leak; {_AGAIN}",
+    ),
+    Check("copy-in-list", WARNING, "equal images in a list", lambda data: _copies(data, False), "keep one"),
+    Check(
+        "copies-masks",
+        WARNING,
+        "masks of equal images",
+        lambda data: _contradicting(data, "label_sha256", "mask"),
+        _LOOK,
+    ),
+    Check(
+        "copies-classes", WARNING, "classes of equal images", lambda data: _contradicting(data, "class", "class"), _LOOK
+    ),
+    Check("repeated-mask", WARNING, "equal masks of unlike images", _repeated, "see that it is the image's own"),
+    Check("published", WARNING, "the protocol", _published, "use it to compare with published figures only"),
+)

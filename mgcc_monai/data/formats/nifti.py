@@ -1,0 +1,177 @@
+"""NIfTI: which axes are a picture, where it lies in the world, and masks brought into their image's axes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+import nibabel
+import numpy as np
+from nibabel.orientations import apply_orientation, inv_ornt_aff, io_orientation
+
+from mgcc_monai.data.formats.frames import locate, suffix
+from mgcc_monai.data.formats.limits import check_unpacked
+from mgcc_monai.errors import MGCCError, one_line
+
+__all__ = ["Nifti", "is_nifti", "lay_on", "open_nifti"]
+
+_MILLIMETRES = {"meter": 1000.0, "mm": 1.0, "micron": 0.001, "unknown": 1.0}
+_COLOURS = (3, 4)  # values a pixel, of RGB and RGBA
+_THIN = 16  # pixels; a larger picture is not 3 or 4 wide
+
+
+def is_nifti(path: str | Path) -> bool:
+    """Tell whether a file is NIfTI, by its suffix."""
+    return suffix(path).startswith(".nii")
+
+
+@dataclass(frozen=True)
+class Nifti:
+    """A NIfTI whose header has been read.
+
+    Args:
+        image: what nibabel gives.
+        axes: the axis along a picture's rows, and the one along its columns: the first two longer than one.
+        loop: the axis of its frames: the third that is longer than one; None where there is none.
+    """
+
+    image: Any
+    axes: tuple[int, int]
+    loop: int | None
+
+    @property
+    def frames(self) -> int:
+        """How many there are."""
+        return 1 if self.loop is None else self.image.shape[self.loop]
+
+    @property
+    def frame_shape(self) -> tuple[int, ...]:
+        """The file's shape with one frame."""
+        return tuple(1 if axis == self.loop else length for axis, length in enumerate(self.image.shape))
+
+    def pixels(self, index: int) -> np.ndarray:
+        """Values HW of a frame, of the type stored and scaled as the header says; or HWC uint8 of RGB and RGBA."""
+        place = [slice(None) if a in self.axes else index if a == self.loop else 0 for a in range(self.image.ndim)]
+        values = np.asanyarray(self.image.dataobj[tuple(place)]).T
+        return np.stack([values[name] for name in values.dtype.names], -1) if values.dtype.names else values
+
+    @property
+    def spacing(self) -> tuple[float, float] | None:
+        """(row, column) size of a pixel in mm; None where it is 1 x 1, which is what programs write that know none."""
+        zooms = [float(self.image.header.get_zooms()[axis]) for axis in self.axes]
+        factor = _MILLIMETRES.get(self.image.header.get_xyzt_units()[0], 1.0)
+        known = all(np.isfinite(zoom) and zoom > 0 for zoom in zooms) and zooms != [1.0, 1.0]
+        return (zooms[1] * factor, zooms[0] * factor) if known else None
+
+    @cached_property
+    def world(self) -> np.ndarray | None:
+        """The affine of the first frame, 4 x 4 over the file's first three axes; None where the header tells none."""
+        header = self.image.header
+        if not (int(header["sform_code"]) > 0 or int(header["qform_code"]) > 0) or max(self.axes) > 2:
+            return None
+        affine = np.array(self.image.affine, dtype=np.float64)
+        (through,) = {0, 1, 2} - set(self.axes)
+        if not affine[:3, through].any():  # no thickness told
+            affine[:3, through] = np.cross(affine[:3, self.axes[0]], affine[:3, self.axes[1]])
+        usable = np.isfinite(affine).all() and np.abs(np.linalg.det(affine)) > 1e-12
+        return affine if usable else None
+
+    def affine(self, index: int) -> np.ndarray | None:
+        """The affine of a frame, 4 x 4 over the axis along its rows, that along its columns and the third."""
+        if self.world is None:
+            return None
+        (through,) = {0, 1, 2} - set(self.axes)
+        start = [index if axis == self.loop else 0 for axis in range(3)]
+        affine = self.world[:, [*self.axes, through, 3]]
+        affine[:, 3] = self.world @ [*start, 1]
+        return affine
+
+
+def _check_packing(path: Path) -> None:
+    with path.open("rb") as file:
+        packed = file.read(2) == b"\x1f\x8b"
+    if packed and suffix(path) == ".nii":
+        raise MGCCError(f"{path}: is packed with gzip, unlike its name says; rename it, to end in .nii.gz")
+    if not packed and suffix(path) == ".nii.gz":
+        raise MGCCError(f"{path}: is not packed with gzip, unlike its name says; rename it, to end in .nii")
+
+
+def open_nifti(path: str | Path) -> Nifti:
+    """Open a NIfTI; the values stay on the disk.
+
+    Args:
+        path: the file.
+
+    Raises:
+        MGCCError: if it is damaged, too large, named otherwise than packed, or of a shape that is no picture or loop.
+    """
+    path = Path(path)
+    _check_packing(path)
+    if suffix(path) == ".nii.gz":
+        check_unpacked(path)
+    try:
+        image = nibabel.load(path)
+        shape = tuple(int(length) for length in image.shape)
+    except Exception as error:  # a damaged file can make a parser raise anything
+        raise MGCCError(f"{path}: damaged or truncated ({one_line(error)}); copy or download it again") from error
+    long = [axis for axis, length in enumerate(shape) if length != 1]
+    if len(shape) < 2 or len(long) > 3 or 0 in shape:
+        raise MGCCError(f"{path}: a NIfTI of shape {shape}, where width, height, frames are expected")
+    sides = [shape[axis] for axis in long]
+    if len(long) == 3 and (sides[2] in _COLOURS or sides[0] in _COLOURS and min(sides[1:]) > _THIN):
+        cure = "save the frames one by one, or colours as grey values, as PNG or as the NIfTI type RGB24"
+        raise MGCCError(f"{path}: a NIfTI of shape {shape}: its axis of 3 or 4 may be frames or colours; {cure}")
+    short = [axis for axis in range(len(shape)) if axis not in long]
+    first, second, *loop = sorted([*long, *short[: max(2 - len(long), 0)]])
+    return Nifti(image, (first, second), loop[0] if loop else None)
+
+
+def _told(affine: np.ndarray) -> str:
+    sizes = " x ".join(f"{np.linalg.norm(affine[:3, axis]):.4g}" for axis in (0, 1))
+    axes = "".join(nibabel.aff2axcodes(affine)[:2])
+    return f"axes {axes}, pixels of {sizes}, origin {', '.join(f'{place:.4g}' for place in affine[:3, 3])}"
+
+
+def lay_on(image: str | Path, path: str | Path, mask: np.ndarray) -> np.ndarray:
+    """Bring a mask into its image's axes, by the affines of both.
+
+    Axes are flipped and exchanged, and never resampled. Where one of the two is no NIfTI, or tells no affine (sform and
+    qform codes of 0), the mask stays as it is stored. So does one of another size, for the caller to refuse.
+
+    Args:
+        image: the image's file, or a path of :func:`mgcc_monai.data.formats.frames.frame_path`; of a frame, the place
+            across its plane does not count.
+        path: the mask's file.
+        mask: HW, as stored.
+
+    Returns:
+        HW; ``mask`` itself where there is nothing to turn.
+
+    Raises:
+        MGCCError: if the two are not of one grid: other directions or sizes of a pixel, or more than half a pixel off.
+    """
+    file, number = locate(image)
+    if not (is_nifti(file) and is_nifti(path)):
+        return mask
+    still, moving = open_nifti(file), open_nifti(path)
+    target, source = still.affine((number or 1) - 1), moving.affine(0)
+    height, width = (still.image.shape[axis] for axis in still.axes[::-1])
+    if target is None or source is None or sorted(mask.shape) != sorted((height, width)):
+        return mask
+    relative = np.linalg.inv(target) @ source
+    turn = io_orientation(relative)
+    if not np.isnan(turn).any():
+        turned = apply_orientation(mask.T[..., None], turn)
+        off = relative @ inv_ornt_aff(turn, (*mask.shape[::-1], 1)) - np.eye(4)
+        corners = np.array([*product((0, width - 1), (0, height - 1), (0,), (1,))])
+        distance = np.abs(corners @ off.T)[:, : 3 if still.frames == 1 else 2]
+        if turned.shape == (width, height, 1) and distance.max() <= 0.5:
+            same = (turn[:2] == [[0, 1], [1, 1]]).all()
+            return mask if same else np.ascontiguousarray(turned[..., 0].T)
+    raise MGCCError(
+        f"{path}: lies otherwise than its image {Path(image).name} ({_told(source)}, the image {_told(target)}); "
+        "save it on the image's grid, or as PNG if its rows and columns are the image's"
+    )

@@ -1,0 +1,87 @@
+"""Public datasets as they are distributed: a registry with one module per layout.
+
+A layout outside this package is one file of yours that calls :func:`register`; name it by ``prepare --layout FILE.py``.
+"""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import pkgutil
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from mgcc_monai.errors import MGCCError, one_line
+from mgcc_monai.parse import suggest
+
+__all__ = ["LAYOUTS", "Layout", "find_layout", "register"]
+
+
+class Layout(NamedTuple):
+    """How a dataset lies in its folder.
+
+    Args:
+        name: of the layout.
+        looks_like: whether a folder is one; the first registered layout that says so is taken.
+        scan: gives the cases of a folder and what is wrong, one line each; ``skip`` are paths not to read.
+        description: what lies where, for the message when no layout fits.
+    """
+
+    name: str
+    looks_like: Callable[[str | Path], bool]
+    scan: Callable[[str | Path, Iterable[Any]], tuple[list[Any], list[str]]]
+    description: str
+
+
+LAYOUTS: dict[str, Layout] = {}
+
+
+def register(layout: Layout) -> Layout:
+    """Add a layout, or replace the one of its name."""
+    LAYOUTS[layout.name] = layout
+    return layout
+
+
+def find_layout(source: str | Path, name: str = "auto") -> Layout:
+    """Return the layout of a folder.
+
+    Args:
+        source: the folder.
+        name: of a layout; ``auto`` for the first that fits; or a ``.py`` file that registers one, which is run.
+
+    Raises:
+        MGCCError: when there is no such layout, none fits, or the file registers none.
+    """
+    for module in pkgutil.iter_modules(__path__, f"{__name__}."):
+        importlib.import_module(module.name)
+    if str(name).endswith(".py"):
+        return _load(Path(name))
+    if name != "auto":
+        if name not in LAYOUTS:
+            names = ", ".join(["auto", *LAYOUTS])
+            raise MGCCError(f"--layout {name}: must be one of {names}, or a .py file{suggest(name, LAYOUTS)}")
+        return LAYOUTS[name]
+    for layout in LAYOUTS.values():
+        if layout.looks_like(source):
+            return layout
+    what = "fits no known layout" if any(Path(source).iterdir()) else "is an empty folder"
+    known = "\n".join(layout.description for layout in LAYOUTS.values())
+    raise MGCCError(f"{source}: {what}; arrange it as one of\n{known}")
+
+
+def _load(path: Path) -> Layout:
+    """Run a file, and return the last layout that it registers."""
+    before = dict(LAYOUTS)
+    try:
+        spec = importlib.util.spec_from_file_location(path.stem, path)
+        module = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(module)
+    except FileNotFoundError:
+        raise MGCCError(f"--layout {path}: there is no such file.") from None
+    except Exception as error:
+        raise MGCCError(f"--layout {path}: cannot be run ({one_line(error)}).") from error
+    new = [layout for name, layout in LAYOUTS.items() if before.get(name) is not layout]
+    if not new:
+        raise MGCCError(f"--layout {path}: registers no layout; call mgcc_monai.data.layouts.register in it.")
+    return new[-1]

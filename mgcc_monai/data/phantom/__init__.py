@@ -1,0 +1,1 @@
+"""B-mode speckle phantoms with lesions and masks."""

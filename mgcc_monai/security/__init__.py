@@ -1,1 +1,0 @@
-"""What guards weights, configs and archives."""
