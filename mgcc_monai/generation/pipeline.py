@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 import torch
 from diffusers import AutoencoderKL, DiffusionPipeline, SchedulerMixin, UNet2DModel
-from diffusers.utils import logging
 from monai.networks.utils import eval_mode
 from PIL import Image
 
@@ -121,17 +120,14 @@ class LatentDiffusionPipeline(DiffusionPipeline):
         earlier = saved.check_saved(folder, cls.__name__)
         saved.check_load_options(kwargs)
         options = {**earlier, "low_cpu_mem_usage": False, **kwargs, "local_files_only": True, "use_safetensors": True}
-        scheduler, shown = options.pop("scheduler", None), logging.is_progress_bar_enabled()
-        logging.disable_progress_bar()  # of three files
+        scheduler = options.pop("scheduler", None)
         try:
-            made = super().from_pretrained(str(folder), **options)
+            with saved.quietly():
+                made = super().from_pretrained(str(folder), **options)
             saved.check_scale(made.vae, folder)
         except Exception as error:
             reason = one_line(error)
             raise MGCCError(f"{folder}: cannot be read as a pipeline ({reason}); copy or train it again.") from None
-        finally:
-            if shown:
-                logging.enable_progress_bar()
         if scheduler is not None:
             fitting = matching(scheduler, made.scheduler, made._trained)
             made.scheduler = fitting if isinstance(scheduler, str) else scheduler

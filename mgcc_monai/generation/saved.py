@@ -5,12 +5,14 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
 from diffusers import AutoencoderKL
+from diffusers.utils import logging
 
 from mgcc_monai.errors import MGCCError
 from mgcc_monai.weights import verify_folder
@@ -23,6 +25,7 @@ __all__ = [
     "check_saved",
     "check_scale",
     "fingerprint",
+    "quietly",
 ]
 
 DTYPES = (torch.float32, torch.bfloat16, torch.float16, torch.float64)
@@ -76,6 +79,20 @@ def check_saved(folder: str | os.PathLike, kind: str) -> dict[str, Any]:
         raise MGCCError(f"{index}: describes no {kind}; give the folder of a pipeline trained here.")
     verify_folder(folder)
     return {"class_proportions": content["class_mix"]} if "class_mix" in content else {}
+
+
+@contextmanager
+def quietly() -> Iterator[None]:
+    """Silence diffusers' progress bar over three files, and its warnings about names that version 0.1 wrote."""
+    shown, verbosity = logging.is_progress_bar_enabled(), logging.get_verbosity()
+    logging.disable_progress_bar()
+    logging.set_verbosity_error()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(verbosity)
+        if shown:
+            logging.enable_progress_bar()
 
 
 def check_scale(vae: AutoencoderKL, folder: str | os.PathLike) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from pathlib import Path
 
@@ -73,3 +74,15 @@ def test_another_autoencoder_than_the_denoiser_learned_is_refused(saved_pipeline
     vae.register_to_config(latents_std=[1.0, 2.0, 0.5, 0.9])
     with pytest.raises(MGCCError, match="vae: has other latents_std than"):
         LatentDiffusionPipeline.from_pretrained(folder, vae=vae)
+
+
+def test_a_pipeline_of_version_0_1_keeps_its_class_proportions_and_no_warning_is_printed(pipeline, tmp_path, capfd):
+    pipeline.save_pretrained(tmp_path / "pipeline")
+    index = tmp_path / "pipeline" / "model_index.json"
+    content = json.loads(index.read_text())
+    content["class_mix"] = content.pop("class_proportions")
+    assert len(set(content["class_mix"])) > 1, "equal shares would be the default"
+    index.write_text(json.dumps(content))
+    read = LatentDiffusionPipeline.from_pretrained(tmp_path / "pipeline")
+    assert list(read.config.class_proportions) == content["class_mix"]
+    assert read.fingerprint() == pipeline.fingerprint() and capfd.readouterr().err == ""
