@@ -7,7 +7,6 @@ from pathlib import Path
 
 import monai.bundle
 import numpy as np
-import pytest
 import torch
 from monai.bundle import ConfigParser
 from PIL import Image
