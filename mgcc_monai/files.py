@@ -12,13 +12,14 @@ import os
 import shutil
 import tempfile
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from pathlib import Path
+from pathlib import Path, PureWindowsPath
 from typing import Any, BinaryIO
 
 from mgcc_monai.errors import MGCCError, one_line
 
 __all__ = [
     "hash_files",
+    "is_inside",
     "set_aside",
     "sha256",
     "try_writable",
@@ -135,6 +136,19 @@ def write_table(path: str | Path, columns: Sequence[str], rows: Sequence[Mapping
             ["" if value is None or (isinstance(value, float) and math.isnan(value)) else value for value in values]
         )
     return write_file(path, text.getvalue())
+
+
+def is_inside(folder: str | Path, path: Any) -> bool:
+    """Return whether a path that a file names is relative to a folder and stays in it, wherever links lead.
+
+    Absolute paths, drives, ``..`` and what is no path at all lie outside, on every operating system.
+    """
+    try:
+        parts = PureWindowsPath(path)  # which takes both kinds of slashes, and knows of drives
+        plain = parts.name and not parts.anchor and ".." not in parts.parts and "\0" not in path
+        return bool(plain) and (Path(folder) / path).resolve().is_relative_to(Path(folder).resolve())
+    except (OSError, RuntimeError, TypeError, ValueError):  # too long, a loop of links, no text
+        return False
 
 
 def try_writable(path: str | Path, file: bool = False) -> None:

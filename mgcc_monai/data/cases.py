@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from mgcc_monai.data.dataset import image_sha256
+from mgcc_monai.data.contents import image_sha256
 from mgcc_monai.data.duplicates import thumbnail
 from mgcc_monai.data.formats.frames import locate
 from mgcc_monai.data.formats.images import load_frame, read_mask

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from mgcc_monai.data.dataset import FILE_NAME
+from mgcc_monai.data.contents import FILE_NAME
 from mgcc_monai.data.formats.frames import frame_path, read_tree
 from mgcc_monai.data.formats.pillow import count_frames, frame_index
 from mgcc_monai.data.phantom.write import write_phantoms

@@ -11,7 +11,9 @@ from pathlib import Path
 from typing import Any
 
 from mgcc_monai.data.cases import Entry, read_case
-from mgcc_monai.data.dataset import ALL_LISTS, FILE_NAME, find_dataset, load_datalist, write_dataset
+from mgcc_monai.data.checks.dataset import find_dataset
+from mgcc_monai.data.contents import ALL_LISTS, FILE_NAME
+from mgcc_monai.data.dataset import load_datalist, write_dataset
 from mgcc_monai.data.duplicates import duplicate_groups, join_groups, regroup
 from mgcc_monai.data.formats.frames import read_tree
 from mgcc_monai.data.formats.images import image_stem, parse_crop
@@ -187,7 +189,7 @@ def split(
     options: dict[str, Any] = {"label_fraction": label_fraction, "protocol": protocol, "split_seed": split_seed}
     defaults = {"label_fraction": 1.0, "protocol": "strict", "split_seed": 0}
     check_split_args(**{key: defaults[key] if value is None else value for key, value in options.items()})
-    dataset, target = load_datalist(dataset_dir, leaks=True), Path(os.path.abspath(str(output_json)))
+    dataset, target = load_datalist(dataset_dir, leaking=True), Path(os.path.abspath(str(output_json)))
     options = {k: dataset.get(k, defaults[k]) if value is None else value for k, value in options.items()}
     check_split_args(**options)
     if target.suffix != ".json" or target.is_dir():

@@ -13,11 +13,11 @@ import os
 import re
 import sys
 from collections.abc import Iterable, Mapping
-from pathlib import Path, PureWindowsPath
+from pathlib import Path
 from typing import Any
 
 from mgcc_monai.errors import MGCCError, one_line, plain_os_errors, raise_errors
-from mgcc_monai.files import write_file
+from mgcc_monai.files import is_inside, write_file
 
 __all__ = ["DECISIONS", "FILE_NAME", "append", "kept_images", "merge", "parts", "read", "write"]
 
@@ -212,9 +212,7 @@ def _faults(row: Any, folder: Path) -> list[str]:
         faults.append(f"sha256 is '{row['sha256']}', not 64 hex digits")
     if not all(value is None or _is_number(value) for value in row["scores"].values()):
         faults.append(f"scores are not numbers: {row['scores']}")
-    path = PureWindowsPath(row["image"])  # which takes both kinds of slashes, and knows of drives
-    inside = path.name and not path.anchor and ".." not in path.parts and "\0" not in row["image"]
-    if not inside or not (folder / row["image"]).resolve().is_relative_to(folder.resolve()):
+    if not is_inside(folder, row["image"]):
         faults.append(f"{row['image']!r} lies outside the folder")
     return faults
 

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from diffusers import SchedulerMixin
 
-from mgcc_monai.data.dataset import image_sha256
+from mgcc_monai.data.contents import image_sha256
 from mgcc_monai.data.formats.images import read_image
 from mgcc_monai.distributed import barrier, is_main_process, rank_and_size
 from mgcc_monai.errors import MGCCError, plain_os_errors

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from mgcc_monai import __version__
-from mgcc_monai.data.dataset import ALL_LISTS
+from mgcc_monai.data.contents import ALL_LISTS
 from mgcc_monai.distributed import is_main_process
 from mgcc_monai.errors import MGCCError
 from mgcc_monai.files import sha256, write_json

@@ -17,7 +17,7 @@ from typing import Any
 from monai.bundle import ConfigParser
 
 from mgcc_monai import __version__
-from mgcc_monai.data.dataset import FILE_NAME
+from mgcc_monai.data.contents import FILE_NAME
 from mgcc_monai.distributed import barrier, is_main_process, rank_and_size
 from mgcc_monai.errors import MGCCError, plain_os_errors
 from mgcc_monai.files import hash_files, set_aside, write_json

@@ -20,7 +20,8 @@ FOLDER = Path(__file__).parent
 
 def dataset_with(phantoms: Path, target: Path, name: str, count: int) -> Path:
     """A copy of the dataset whose list ``name`` is cut to ``count`` images."""
-    from mgcc_monai.data.dataset import LISTS, write_dataset
+    from mgcc_monai.data.contents import LISTS
+    from mgcc_monai.data.dataset import write_dataset
 
     shutil.copytree(phantoms, target)
     content = json.loads((target / "dataset.json").read_text())

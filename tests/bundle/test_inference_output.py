@@ -132,7 +132,8 @@ def test_a_dataset_of_too_small_sides_is_not_trained_on(run, phantoms: Path, tmp
     import json
     import shutil
 
-    from mgcc_monai.data.dataset import LISTS, image_sha256, write_dataset
+    from mgcc_monai.data.contents import LISTS, image_sha256
+    from mgcc_monai.data.dataset import write_dataset
 
     small = Path(shutil.copytree(phantoms, tmp_path / "small"))
     content = json.loads((small / "dataset.json").read_text())

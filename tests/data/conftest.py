@@ -12,7 +12,8 @@ import pytest
 from PIL import Image
 from scipy.ndimage import gaussian_filter
 
-from mgcc_monai.data.dataset import dataset_hash, image_sha256, write_dataset
+from mgcc_monai.data.contents import dataset_hash, image_sha256
+from mgcc_monai.data.dataset import write_dataset
 from mgcc_monai.data.formats.images import read_image, read_mask
 from mgcc_monai.errors import MGCCError
 

@@ -9,7 +9,8 @@ import pytest
 from monai.data import load_decathlon_datalist
 from PIL import Image
 
-from mgcc_monai.data.dataset import dataset_hash, image_sha256, image_statistics, load_datalist, write_dataset
+from mgcc_monai.data.contents import dataset_hash, image_sha256, image_statistics
+from mgcc_monai.data.dataset import load_datalist, write_dataset
 from mgcc_monai.errors import MGCCError
 
 

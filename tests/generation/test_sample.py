@@ -17,7 +17,7 @@ import torch
 from PIL import Image
 
 from mgcc_monai import pictures
-from mgcc_monai.data.dataset import image_sha256
+from mgcc_monai.data.contents import image_sha256
 from mgcc_monai.errors import MGCCError
 from mgcc_monai.generation import manifest
 from mgcc_monai.generation.pipeline import LatentDiffusionPipeline

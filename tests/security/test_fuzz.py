@@ -20,7 +20,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from mgcc_monai.data.dataset import LISTS, load_datalist, write_dataset
+from mgcc_monai.data.contents import LISTS
+from mgcc_monai.data.dataset import load_datalist, write_dataset
 from mgcc_monai.data.formats import limits as bounds
 from mgcc_monai.data.formats.images import IMAGE_SUFFIXES, read_image, read_mask
 from mgcc_monai.errors import MGCCError

@@ -2,19 +2,55 @@
 
 from __future__ import annotations
 
+import json
+import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from pathlib import Path, PureWindowsPath
+from pathlib import Path
 from typing import Any
 
-from mgcc_monai.data.dataset import ALL_LISTS
+from mgcc_monai.data.contents import ALL_LISTS, FILE_NAME
+from mgcc_monai.errors import MGCCError, one_line, plain_os_errors
+from mgcc_monai.files import is_inside
 
-__all__ = ["FILES", "PARTS", "Dataset", "lacking"]
+__all__ = ["FILES", "PARTS", "Dataset", "find_dataset", "lacking", "read_content"]
 
 FILES = ("image", "label", "withheld_label")
 PARTS = {"training": "training", "unlabeled": "training", "validation": "validation", "test": "test"}
 
 _LABELLED = ("training", "validation", "test", "normal")
+
+
+@plain_os_errors()
+def find_dataset(dataset_dir: str | Path) -> Path:
+    """Give the absolute path of a dataset's file.
+
+    Args:
+        dataset_dir: the dataset's folder, or a file like ``dataset.json`` itself.
+
+    Raises:
+        MGCCError: if there is none.
+    """
+    path = Path(os.path.abspath(str(dataset_dir)))
+    if path.is_dir() and (path / FILE_NAME).is_file():
+        return path / FILE_NAME
+    if path.is_dir():
+        cure = f"run `python -m mgcc_monai prepare --source FOLDER --output {path}`"
+        raise MGCCError(f"{path}: no {FILE_NAME} in this folder; {cure}")
+    if not path.is_file():
+        raise MGCCError(f"{path}: no such dataset; run `python -m mgcc_monai prepare --source FOLDER --output {path}`")
+    return path
+
+
+def read_content(file: Path) -> tuple[dict[str, Any], str]:
+    """Read a dataset's file; the second is what is wrong with it, if anything."""
+    try:
+        content = json.loads(file.read_text(encoding="utf-8"))
+    except OSError as error:
+        return {}, f"cannot be read ({error.strerror or error})"
+    except (ValueError, RecursionError) as error:  # no text, no JSON, a number or a nesting without end
+        return {}, f"not valid JSON ({one_line(error)})"
+    return (content, "") if isinstance(content, dict) else ({}, "no JSON object")
 
 
 def lacking(name: str, item: Any) -> list[str]:
@@ -58,8 +94,10 @@ class Dataset:
         """A path of an item, from where the program runs."""
         return self.file.parent / relative
 
-    def inside(self, relative: str) -> bool:
+    def inside(self, relative: Any) -> bool:
         """Whether a path of an item stays in the dataset's folder."""
-        parts = PureWindowsPath(relative)  # which takes both kinds of slashes, and knows of drives
-        inside = self.path(relative).resolve().is_relative_to(self.file.parent.resolve())
-        return inside and not parts.anchor and ".." not in parts.parts
+        return is_inside(self.file.parent, relative)
+
+    def present(self, relative: Any) -> bool:
+        """Whether a path of an item stays in the dataset's folder, and is there."""
+        return self.inside(relative) and os.path.isfile(self.path(relative))

@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
+from functools import partial
 from typing import Any
 
 from mgcc_monai.data.checks.check import FAULT, WARNING, Check
 from mgcc_monai.data.checks.dataset import FILES, PARTS, Dataset, lacking
-from mgcc_monai.data.dataset import ALL_LISTS, LISTS, dataset_hash
+from mgcc_monai.data.contents import ALL_LISTS, LISTS, dataset_hash
 from mgcc_monai.data.splits import PROTOCOLS
 
-__all__ = ["LIST_CHECKS"]
+__all__ = ["LIST_CHECKS", "leaks", "reading_errors"]
 
 Found = Iterator[tuple[Any, str]]
 
-_HEADER = ("classes", "protocol", "split_seed", "label_fraction", "statistics", "hash", *LISTS)
+_HEADER = ("classes", "protocol", "statistics", "hash", *LISTS)
 _EVALUATED = ("training", "validation", "test")
 _SOURCES = ("real", "synthetic", "phantom")
 _FEWEST = {"training": 8, "validation": 4, "test": 4}
@@ -23,20 +24,20 @@ _SHARE_OFF = 0.2  # of labelled images, between what is told and what is there
 
 
 def _header(data: Dataset) -> Found:
-    missing = [key for key in _HEADER if key not in data.content]
-    missing += [f"{key} as a list" for key in ALL_LISTS if not isinstance(data.content.get(key, []), list)]
-    if missing:
+    if missing := [key for key in _HEADER if key not in data.content]:
         yield data.file, f"lacks {', '.join(missing)}"
+    if wrong := [key for key in ALL_LISTS if not isinstance(data.content.get(key, []), list)]:
+        yield data.file, f"{', '.join(wrong)} should be lists"
 
 
 def _options(data: Dataset) -> Found:
     protocol, fraction, seed = (data.content.get(key) for key in ("protocol", "label_fraction", "split_seed"))
-    if protocol is not None and protocol not in PROTOCOLS:
+    if protocol not in PROTOCOLS:
         yield data.file, f"protocol is {protocol!r}, none of {', '.join(PROTOCOLS)}"
     number = isinstance(fraction, (int, float)) and not isinstance(fraction, bool)
-    if fraction is not None and not (number and 0 < fraction <= 1):
+    if not (number and 0 < fraction <= 1):
         yield data.file, f"label_fraction is {fraction!r}, no number over 0 and up to 1"
-    if seed is not None and (isinstance(seed, bool) or not isinstance(seed, int)):
+    if isinstance(seed, bool) or not isinstance(seed, int):
         yield data.file, f"split_seed is {seed!r}, no whole number"
 
 
@@ -48,9 +49,9 @@ def _statistics(data: Dataset) -> Found:
 
 
 def _hash(data: Dataset) -> Found:
-    sound = all(len(data.lists[name]) == len(data.raw(name)) for name in LISTS)
+    sound = all(name in data.content and data.lists[name] == data.content[name] for name in LISTS)
     if sound and "hash" in data.content and data.content["hash"] != dataset_hash(data.lists):
-        yield data.file, "its lists are not those that were written (hash differs)"
+        yield data.file, "its lists were changed since it was written"
 
 
 def _items(data: Dataset) -> Found:
@@ -79,25 +80,37 @@ def _synthetic(data: Dataset) -> Found:
             yield data.path(item["image"]), f"a synthetic image in {name}"
 
 
-def _named(data: Dataset) -> dict[str, tuple[str, dict[str, Any]]]:
-    """Every path that the lists name, with the first list and item that do."""
-    named: dict[str, tuple[str, dict[str, Any]]] = {}
+def _spacing(data: Dataset) -> Found:
+    for _, item in data.items():
+        spacing = item.get("spacing", [1.0, 1.0])
+        if not (isinstance(spacing, list) and len(spacing) == 2 and all(map(_is_length, spacing))):
+            yield data.path(item["image"]), f"its spacing is {spacing}"
+
+
+def _is_length(value: Any) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and 0 < value < float("inf")
+
+
+def _named(data: Dataset) -> dict[Any, str]:
+    """Every path that the lists name, with the first list that does."""
+    named: dict[Any, str] = {}
     for name, item in data.items():
         for key in FILES:
-            if isinstance(item.get(key), str):
-                named.setdefault(item[key], (name, item))
+            if key in item:
+                path = item[key] if isinstance(item[key], str) else repr(item[key])
+                named.setdefault(path, name)
     return named
 
 
 def _outside(data: Dataset) -> Found:
     for path in _named(data):
         if not data.inside(path):
-            yield data.file, f"{path} lies outside the dataset's folder"
+            yield data.file, f"{path[:80]} lies outside the dataset's folder"
 
 
 def _missing(data: Dataset) -> Found:
-    for path, (name, _) in _named(data).items():
-        if data.inside(path) and not data.path(path).is_file():
+    for path, name in _named(data).items():
+        if data.inside(path) and not data.present(path):
             yield data.path(path), f"named in {name}, but missing"
 
 
@@ -190,7 +203,7 @@ def _groups(data: Dataset) -> Found:
     for name, item in data.items(*PARTS) if data.strict else ():
         part, image = seen.setdefault(item["group"], (PARTS[name], item["image"]))
         if part != PARTS[name] and image != item["image"]:
-            yield data.path(item["image"]), f"in {name}, but of the group {item['group']} of {image} in {part}"
+            yield data.file, f"{item['image']} in {name} has the group {item['group']} of {image} in {part}"
 
 
 def _copies(data: Dataset, across: bool) -> Found:
@@ -207,12 +220,13 @@ def _copies(data: Dataset, across: bool) -> Found:
         others.append((name, item["image"]))
 
 
-def _contradicting(data: Dataset, key: str, what: str) -> Found:
+def _differing(data: Dataset, key: str) -> Found:
     seen: dict[str, dict[str, Any]] = {}
     for _, item in data.items():
         if isinstance(item.get(key), str):
             other = seen.setdefault(item["sha256"], item)
             if other[key] != item[key] and other["image"] != item["image"]:
+                what = "mask" if key == "label_sha256" else key
                 yield data.path(item["image"]), f"the same image as {other['image']}, with another {what}"
 
 
@@ -232,6 +246,7 @@ def _published(data: Dataset) -> Found:
 
 _AGAIN = "run prepare or split again"
 _LOOK = "keep the right one"
+_LEAK = f"figures would leak; {_AGAIN}"
 
 LIST_CHECKS = (  # what is looked at is a dataset, before its files are read
     Check("header", FAULT, "entries that every dataset has", _header, "run prepare again"),
@@ -240,6 +255,7 @@ LIST_CHECKS = (  # what is looked at is a dataset, before its files are read
     Check("hash", FAULT, "lists against their hash", _hash, _AGAIN),
     Check("item", FAULT, "entries that every item has", _items, "add them or run prepare again"),
     Check("label-in-unlabeled", FAULT, "labels in unlabeled", _unlabeled, "name it withheld_label"),
+    Check("spacing", FAULT, "sizes of pixels", _spacing, "give [row, column] in mm, or none"),
     Check("source", FAULT, "where images come from", _source, "correct it"),
     Check("synthetic-held-out", FAULT, "synthetic images evaluated on", _synthetic, "put it in training or unlabeled"),
     Check("path-outside", FAULT, "paths", _outside, "paths must be relative and stay in the folder"),
@@ -255,25 +271,28 @@ LIST_CHECKS = (  # what is looked at is a dataset, before its files are read
     Check("no-test", WARNING, "test", _no_test, "nothing can be reported; add images and prepare them"),
     Check("few-images", WARNING, "sizes of lists", _few, "figures will be rough; add images"),
     Check("label-share", WARNING, "label_fraction against the lists", _label_share, _AGAIN),
-    Check("group-in-two-lists", FAULT, "groups across lists", _groups, f"figures would leak; {_AGAIN}"),
-    Check(
-        "copy-across-lists",
-        FAULT,
-        "equal images across lists",
-        lambda data: _copies(data, True),
-        f"figures would leak; {_AGAIN}",
-    ),
-    Check("copy-in-list", WARNING, "equal images in a list", lambda data: _copies(data, False), "keep one"),
-    Check(
-        "copies-masks",
-        WARNING,
-        "masks of equal images",
-        lambda data: _contradicting(data, "label_sha256", "mask"),
-        _LOOK,
-    ),
-    Check(
-        "copies-classes", WARNING, "classes of equal images", lambda data: _contradicting(data, "class", "class"), _LOOK
-    ),
+    Check("group-in-two-lists", FAULT, "groups across lists", _groups, _LEAK),
+    Check("copy-across-lists", FAULT, "equal images across lists", partial(_copies, across=True), _LEAK),
+    Check("copy-in-list", WARNING, "equal images in a list", partial(_copies, across=False), "keep one"),
+    Check("copies-masks", WARNING, "masks of equal images", partial(_differing, key="label_sha256"), _LOOK),
+    Check("copies-classes", WARNING, "classes of equal images", partial(_differing, key="class"), _LOOK),
     Check("repeated-mask", WARNING, "equal masks of unlike images", _repeated, "see that it is the image's own"),
     Check("published", WARNING, "the protocol", _published, "use it to compare with published figures only"),
 )
+
+_LEAKS = ("listed-twice", "group-in-two-lists")
+_NEEDED = ("header", "hash", "item", "spacing", "label-in-unlabeled", "path-outside", "missing-file", *_LEAKS)
+
+
+def _errors(data: Dataset, names: Collection[str]) -> list[str]:
+    return [check.finding(*found).line for check in LIST_CHECKS if check.name in names for found in check.find(data)]
+
+
+def leaks(data: Dataset) -> list[str]:
+    """Return an error per image that stands, or whose group stands, in two lists that are to be kept apart."""
+    return _errors(data, _LEAKS)
+
+
+def reading_errors(data: Dataset, leaking: bool = False) -> list[str]:
+    """Return the errors for which a dataset cannot be used at all; ``leaking``: without those of :func:`leaks`."""
+    return _errors(data, [name for name in _NEEDED if not (leaking and name in _LEAKS)])

@@ -11,7 +11,7 @@ from scipy.ndimage import binary_fill_holes, find_objects, label
 
 from mgcc_monai.data.checks.check import FAULT, WARNING, Check
 from mgcc_monai.data.checks.images import FileFacts
-from mgcc_monai.data.dataset import image_sha256
+from mgcc_monai.data.contents import image_sha256
 from mgcc_monai.data.formats.nifti import lay_on
 from mgcc_monai.errors import MGCCError
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -13,11 +12,11 @@ from typing import Any
 import numpy as np
 
 from mgcc_monai.data.checks.check import FAULT, WARNING, Check, Finding
-from mgcc_monai.data.checks.dataset import PARTS, Dataset
+from mgcc_monai.data.checks.dataset import PARTS, Dataset, find_dataset, read_content
 from mgcc_monai.data.checks.images import FILE_CHECKS, IMAGE_CHECKS, inspect_file
 from mgcc_monai.data.checks.lists import LIST_CHECKS
 from mgcc_monai.data.checks.masks import MASK_CHECKS, PAIR_CHECKS, PIXEL_CHECKS, Pair
-from mgcc_monai.data.dataset import find_dataset, image_moments, statistics_of
+from mgcc_monai.data.contents import image_moments, statistics_of
 from mgcc_monai.data.duplicates import CHECKED, duplicate_pairs, thumbnail
 from mgcc_monai.errors import plain_os_errors
 from mgcc_monai.progress import progress_bar
@@ -38,7 +37,7 @@ class _Seen:
         findings: what is wrong with its files.
         thumbnail: as the search for duplicates wants it; None where the image cannot be read.
         mean: its mean grey level.
-        moments: see :func:`mgcc_monai.data.dataset.image_moments`.
+        moments: see :func:`mgcc_monai.data.contents.image_moments`.
     """
 
     item: Mapping[str, Any]
@@ -201,7 +200,7 @@ class Report:
 def _check_files(data: Dataset, name: str, item: Mapping[str, Any]) -> _Seen:
     """Read an item's files once, and run all checks over them."""
     label = item.get("label", item.get("withheld_label"))
-    label = label if isinstance(label, str) and data.inside(label) and data.path(label).is_file() else None
+    label = label if label and data.present(label) else None
     pair = Pair(item, name == "normal" or item["class"] == "normal", inspect_file(data.path(item["image"])))
     pair.label = inspect_file(data.path(label), mask=True) if label else None
     pictures = [picture for picture in (pair.image, pair.label) if picture]
@@ -227,17 +226,6 @@ def _check_files(data: Dataset, name: str, item: Mapping[str, Any]) -> _Seen:
     return _Seen(item, findings, thumbnail(pixels), float(pixels.mean()), image_moments(pixels))
 
 
-def _load(file: Path) -> tuple[dict[str, Any], str]:
-    """Read a dataset's file; the second is what is wrong with it, if anything."""
-    try:
-        content = json.loads(file.read_text(encoding="utf-8"))
-    except OSError as error:
-        return {}, f"cannot be read ({error.strerror or error})"
-    except (UnicodeDecodeError, json.JSONDecodeError) as error:
-        return {}, f"not valid JSON ({error})"
-    return (content, "") if isinstance(content, dict) else ({}, "no JSON object")
-
-
 @plain_os_errors()
 def check_dataset(dataset_dir: str | Path, near_copies: bool = True, workers: int = 2) -> Report:
     """Run every check over a dataset.
@@ -254,7 +242,7 @@ def check_dataset(dataset_dir: str | Path, near_copies: bool = True, workers: in
         MGCCError: if there is no dataset.
     """
     file = find_dataset(dataset_dir)
-    content, wrong = _load(file)
+    content, wrong = read_content(file)
     if wrong:
         return Report(file, 0, [_FILE.finding(file, wrong)])
     data = Dataset(file, content)
@@ -263,7 +251,7 @@ def check_dataset(dataset_dir: str | Path, near_copies: bool = True, workers: in
     ]
     tasks = {}
     for name, item in data.items():
-        if data.inside(item["image"]) and data.path(item["image"]).is_file():
+        if data.present(item["image"]):
             tasks.setdefault((item["image"], item.get("label", item.get("withheld_label"))), (name, item))
     with ThreadPoolExecutor(workers) as pool:
         done = pool.map(lambda task: _check_files(data, *task), tasks.values())

@@ -14,7 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from mgcc_monai.data.dataset import FILE_NAME, image_sha256, load_datalist, write_dataset
+from mgcc_monai.data.contents import FILE_NAME, image_sha256
+from mgcc_monai.data.dataset import load_datalist, write_dataset
 from mgcc_monai.data.duplicates import regroup, thumbnail
 from mgcc_monai.data.formats.limits import MAX_PIXELS
 from mgcc_monai.data.phantom.anatomy import make_scene

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from mgcc_monai.data.dataset import ALL_LISTS
+from mgcc_monai.data.contents import ALL_LISTS
 from mgcc_monai.distributed import rank_and_size
 from mgcc_monai.errors import MGCCError, raise_errors
 from mgcc_monai.gate import limits as gate

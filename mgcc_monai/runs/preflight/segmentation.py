@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from mgcc_monai.data.checks import check_dataset
-from mgcc_monai.data.dataset import ALL_LISTS, load_datalist
+from mgcc_monai.data.contents import ALL_LISTS
+from mgcc_monai.data.dataset import load_datalist
 from mgcc_monai.data.formats.images import image_stem, read_image, read_mask
 from mgcc_monai.data.formats.limits import wrong_sides
 from mgcc_monai.data.formats.nifti import lay_on

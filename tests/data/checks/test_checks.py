@@ -58,11 +58,12 @@ def _contradict(p) -> None:
 
 
 LIST_FAULTS = {
-    "header": lambda p: p.content.pop("label_fraction"),
+    "header": lambda p: p.content.pop("classes"),
     "options": lambda p: p.content.update(label_fraction=7),
     "statistics": lambda p: p.content.update(statistics={"mean": "much", "std": 0.2}),
     "item": lambda p: p.item(3).pop("group"),
     "label-in-unlabeled": _label,
+    "spacing": lambda p: p.item(0).update(spacing=[0.1, 0]),
     "source": lambda p: p.item(0).update(source="web"),
     "synthetic-held-out": lambda p: p.item(12).update(source="synthetic"),
     "path-outside": lambda p: p.item(18).update(image="../secret.png"),
@@ -120,6 +121,18 @@ def test_a_fault_of_the_lists_is_found(plant, name):
     LIST_FAULTS[name](plant)
     fired = _fired(plant.write())
     assert name in fired and fired - {name} <= ALSO.get(name, set())
+
+
+@pytest.mark.parametrize("name", ["protocol", "label_fraction", "split_seed"])
+def test_an_option_that_is_not_told_is_found(plant, name):
+    del plant.content[name]
+    assert "options" in _fired(plant.write())
+
+
+@pytest.mark.parametrize("path", ["a\0b.png", 5, "", "x" * 5000])
+def test_what_is_no_path_is_found(plant, path):
+    plant.item(8)["withheld_label"] = path
+    assert _fired(plant.write()) & {"path-outside", "missing-file"}
 
 
 def test_lists_changed_by_hand_are_found(plant):

@@ -10,7 +10,8 @@ from PIL import Image
 from scipy.ndimage import binary_dilation
 
 from mgcc_monai.data.checks import check_dataset
-from mgcc_monai.data.dataset import LISTS, image_sha256, load_datalist
+from mgcc_monai.data.contents import LISTS, image_sha256
+from mgcc_monai.data.dataset import load_datalist
 from mgcc_monai.data.phantom import write as module
 from mgcc_monai.data.phantom.anatomy import KINDS, make_scene
 from mgcc_monai.data.phantom.physics import Scanner, form_image

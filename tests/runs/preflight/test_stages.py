@@ -14,7 +14,8 @@ import pytest
 import torch
 from monai.bundle import ConfigParser
 
-from mgcc_monai.data.dataset import LISTS, load_datalist, write_dataset
+from mgcc_monai.data.contents import LISTS
+from mgcc_monai.data.dataset import load_datalist, write_dataset
 from mgcc_monai.data.phantom.write import write_phantoms
 from mgcc_monai.errors import MGCCError
 from mgcc_monai.networks import MGCC

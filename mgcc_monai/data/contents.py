@@ -1,0 +1,88 @@
+"""What a dataset consists of: its lists, and the hashes and statistics of its images."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from math import fsum, sqrt
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from mgcc_monai.data.formats.images import read_image
+
+__all__ = [
+    "ALL_LISTS",
+    "FILE_NAME",
+    "LISTS",
+    "dataset_hash",
+    "image_moments",
+    "image_sha256",
+    "image_statistics",
+    "statistics_of",
+]
+
+FILE_NAME = "dataset.json"
+LISTS = ("training", "unlabeled", "validation", "test", "normal")
+ALL_LISTS = (*LISTS, "left_out")
+
+
+def image_sha256(pixels: np.ndarray) -> str:
+    """Hash an image's or a mask's pixels and shape.
+
+    Args:
+        pixels: uint8 HW; masks as 0 and 1.
+
+    Returns:
+        64 hex digits: sha256 over ``"HEIGHTxWIDTH:"`` and the rows' bytes.
+    """
+    height, width = pixels.shape
+    return hashlib.sha256(f"{height}x{width}:".encode() + np.ascontiguousarray(pixels, np.uint8).tobytes()).hexdigest()
+
+
+def dataset_hash(lists: Mapping[str, Sequence[Mapping[str, Any]]]) -> str:
+    """Hash what a dataset consists of: which images and labels stand in which list. Names and order do not count.
+
+    Args:
+        lists: items by name of list; anything else in it is ignored.
+
+    Returns:
+        64 hex digits.
+    """
+    content = {
+        name: sorted([item["sha256"], item.get("label_sha256", "") if "label" in item else ""] for item in lists.get(name, []))
+        for name in LISTS
+    }
+    return hashlib.sha256(json.dumps(content, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
+
+
+def image_moments(pixels: np.ndarray) -> tuple[float, float]:
+    """Give the mean of an image's pixels and that of their squares, scaled to [0, 1] by the image's own range.
+
+    Args:
+        pixels: uint8 HW. A constant image is 0 everywhere.
+    """
+    counts = np.bincount(pixels.ravel(), minlength=256)
+    levels = np.flatnonzero(counts)
+    scaled = (levels - levels[0]) / max(levels[-1] - levels[0], 1)
+    return float(counts[levels] @ scaled / counts.sum()), float(counts[levels] @ scaled**2 / counts.sum())
+
+
+def statistics_of(moments: Sequence[tuple[float, float]]) -> dict[str, float]:
+    """Give ``mean`` and ``std`` over images of some :func:`image_moments`, as :func:`image_statistics` does."""
+    mean, square = (fsum(values) / len(moments) for values in zip(*moments, strict=True))
+    return {"mean": round(mean, 6), "std": round(sqrt(max(square - mean**2, 0.0)), 6)}
+
+
+def image_statistics(paths: Sequence[str | Path]) -> dict[str, float]:
+    """Give the mean and standard deviation over all pixels of images, each scaled to [0, 1] by its own range.
+
+    Args:
+        paths: the images; at least one. A constant image is 0 everywhere.
+
+    Returns:
+        ``mean`` and ``std``, rounded to 6 places; every image has equal weight, whatever its size.
+    """
+    return statistics_of([image_moments(read_image(path)) for path in paths])
