@@ -51,10 +51,11 @@ def dataset_hash(lists: Mapping[str, Sequence[Mapping[str, Any]]]) -> str:
     Returns:
         64 hex digits.
     """
-    content = {
-        name: sorted([item["sha256"], item.get("label_sha256", "") if "label" in item else ""] for item in lists.get(name, []))
-        for name in LISTS
-    }
+
+    def hashes(item: Mapping[str, Any]) -> list[str]:
+        return [item["sha256"], item.get("label_sha256", "") if "label" in item else ""]
+
+    content = {name: sorted(map(hashes, lists.get(name, []))) for name in LISTS}
     return hashlib.sha256(json.dumps(content, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
 
 

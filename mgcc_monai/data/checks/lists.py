@@ -65,7 +65,7 @@ def _items(data: Dataset) -> Found:
 def _unlabeled(data: Dataset) -> Found:
     for name, item in data.items("unlabeled", "left_out"):
         if "label" in item:
-            yield data.path(item["image"]), f"has a label in {name}"
+            yield data.file, f"{item['image']} has a label in {name}"
 
 
 def _source(data: Dataset) -> Found:
@@ -84,7 +84,7 @@ def _spacing(data: Dataset) -> Found:
     for _, item in data.items():
         spacing = item.get("spacing", [1.0, 1.0])
         if not (isinstance(spacing, list) and len(spacing) == 2 and all(map(_is_length, spacing))):
-            yield data.path(item["image"]), f"its spacing is {spacing}"
+            yield data.file, f"the spacing of {item['image']} is {spacing}"
 
 
 def _is_length(value: Any) -> bool:
