@@ -8,7 +8,7 @@ from typing import Any
 
 from mgcc_monai.data.contents import FILE_NAME
 from mgcc_monai.data.formats.frames import frame_path, read_tree
-from mgcc_monai.data.formats.pillow import count_frames, frame_index
+from mgcc_monai.data.formats.source import count_frames, frame_index
 from mgcc_monai.data.phantom.write import write_phantoms
 from mgcc_monai.distributed import barrier, is_main_process
 from mgcc_monai.errors import MGCCError, plain_os_errors, raise_errors

@@ -7,19 +7,17 @@ from functools import cached_property
 from pathlib import Path
 
 import numpy as np
-from PIL import ImageOps
+from PIL import Image
 
 from mgcc_monai.data.checks.burned_in import crosses, text_lines
 from mgcc_monai.data.checks.check import FAULT, WARNING, Check
-from mgcc_monai.data.formats.images import read_image, read_mask
+from mgcc_monai.data.formats.images import binary, grey, to_bytes
 from mgcc_monai.data.formats.limits import wrong_sides
-from mgcc_monai.data.formats.nifti import is_nifti, open_nifti
-from mgcc_monai.data.formats.pillow import opened
+from mgcc_monai.data.formats.source import frame_index, open_source
 from mgcc_monai.errors import MGCCError, one_line
 
 __all__ = ["FILE_CHECKS", "IMAGE_CHECKS", "FileFacts", "inspect_file"]
 
-_ORIENTATION = 0x0112
 _SUFFIXES = {
     "PNG": (".png",),
     "JPEG": (".jpg", ".jpeg", ".jfif"),
@@ -44,9 +42,8 @@ class FileFacts:
         path: the file.
         error: what the reader says against it; empty where it can be read.
         pixels: uint8 HW, upright; of a mask 0 and 1. None where it cannot be read.
-        size: width and height in pixels, as stored.
-        format: Pillow's name, or NIFTI.
-        mode: Pillow's mode, or the type of a NIfTI's values.
+        format: Pillow's name, NIFTI or DICOM.
+        mode: Pillow's mode, or the type of the values.
         frames: how many it holds.
         orientation: the EXIF tag, 1 where upright or not told.
         coloured: share of pixels with colour.
@@ -58,7 +55,6 @@ class FileFacts:
     path: Path
     error: str = ""
     pixels: np.ndarray | None = None
-    size: tuple[int, int] = (0, 0)
     format: str = ""
     mode: str = ""
     frames: int = 1
@@ -74,25 +70,19 @@ class FileFacts:
         return np.bincount(self.pixels.ravel(), minlength=256)
 
 
-def _look(picture: FileFacts, mask: bool) -> None:
-    """Note what the reader does not tell, of a file that Pillow can open."""
-    with opened(picture.path) as (file, frames):
-        picture.format, picture.mode, picture.size = file.format or "", file.mode, file.size
-        picture.frames = len(frames)
-        if file.format != "PNG" or {"exif", "Raw profile type exif"} & file.info.keys():
-            picture.orientation = int(file.getexif().get(_ORIENTATION, 1))
-        if picture.frames > 1 or file.mode in ("1", "L") and not (mask and file.format == "JPEG"):
-            return
-        upright = ImageOps.exif_transpose(file)
-    if upright.mode[0] not in "IF" and ("A" in upright.mode or "transparency" in upright.info):
-        picture.alpha = bool(np.ptp(np.asarray(upright.convert("RGBA"))[..., 3]))
+def _look(facts: FileFacts, picture: Image.Image | np.ndarray, mask: bool) -> None:
+    """Note what the reader does not tell."""
+    if isinstance(picture, np.ndarray) or picture.mode in ("1", "L") and not (mask and facts.format == "JPEG"):
+        return
+    if "A" in picture.mode or "transparency" in picture.info:
+        facts.alpha = bool(np.ptp(np.asarray(picture.convert("RGBA"))[..., 3]))
     if mask:
-        picture.luminance = read_image(picture.path)
-        picture.indices = np.asarray(upright) if upright.mode == "P" else None
-    elif upright.mode[0] not in "1LIF":
-        red, green, blue = np.moveaxis(np.asarray(upright.convert("RGB")), -1, 0)
+        facts.luminance = to_bytes(grey(picture), facts.path)
+        facts.indices = np.asarray(picture) if picture.mode == "P" else None
+    elif picture.mode not in ("1", "L"):
+        red, green, blue = np.moveaxis(np.asarray(picture.convert("RGB")), -1, 0)
         spread = np.maximum(np.maximum(red, green), blue) - np.minimum(np.minimum(red, green), blue)
-        picture.coloured = float((spread > _COLOUR).mean())
+        facts.coloured = float((spread > _COLOUR).mean())
 
 
 def inspect_file(path: str | Path, mask: bool = False) -> FileFacts:
@@ -102,22 +92,20 @@ def inspect_file(path: str | Path, mask: bool = False) -> FileFacts:
         path: the file.
         mask: read it as a mask.
     """
-    picture = FileFacts(Path(path))
+    facts = FileFacts(Path(path))
     try:
-        picture.pixels = (read_mask if mask else read_image)(path)
-    except MGCCError as error:
-        picture.error = error.message.removeprefix(f"{path}: ")
-    try:
-        if is_nifti(path):
-            stored = open_nifti(path).image.get_data_dtype()
-            picture.format, picture.mode = "NIFTI", "uint8" if stored.names else str(stored)
-        else:
-            _look(picture, mask)
-    except MGCCError as error:
-        picture.error = picture.error or error.message.removeprefix(f"{path}: ")
-    except Exception as error:  # a damaged file can make a decoder raise anything
-        picture.error = picture.error or f"damaged or truncated ({one_line(error)}); copy or download it again"
-    return picture
+        with open_source(facts.path) as source:
+            facts.format, facts.mode, facts.frames = source.format, source.mode, source.frames
+            facts.orientation = source.orientation
+            picture = source.picture(frame_index(facts.path, source.frames))
+            _look(facts, picture, mask)
+            if mask:
+                facts.pixels = binary(picture, facts.path, jpeg=source.format in ("JPEG", "MPO"))
+            else:
+                facts.pixels = to_bytes(grey(picture), facts.path)
+    except (MGCCError, OSError) as error:
+        facts.error = one_line(error).removeprefix(f"{path}: ")
+    return facts
 
 
 def _refused(picture: FileFacts) -> str:
@@ -132,7 +120,9 @@ def _suffix(picture: FileFacts) -> str:
 
 
 def _deep(picture: FileFacts) -> str:
-    deep = picture.mode[:1] in ("I", "F") or (picture.format == "NIFTI" and picture.mode not in ("uint8", "bool"))
+    deep = picture.mode[:1] in ("I", "F") or (
+        picture.format in ("NIFTI", "DICOM") and picture.mode not in ("uint8", "bool")
+    )
     return f"more than 8 bits a pixel ({picture.mode})" if deep else ""
 
 

@@ -11,11 +11,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from PIL import Image
 
 from mgcc_monai.data.formats.dicom_checks import PIXEL_TAGS, check_description, check_frames, check_syntax, other_object
+from mgcc_monai.data.formats.limits import check_pixels
 from mgcc_monai.errors import MGCCError, one_line
 
-__all__ = ["Box", "DicomHeader", "Region", "not_a_picture", "read_frame", "read_header"]
+__all__ = ["Box", "Dicom", "Region", "not_a_picture", "open_dicom", "read_frame"]
 
 logger = logging.getLogger(__name__)
 
@@ -44,10 +46,11 @@ class Region:
 
 
 @dataclass(frozen=True)
-class DicomHeader:
+class Dicom:
     """What is used of a DICOM header; nothing of it names a person.
 
     Args:
+        path: the file.
         rows: height of a frame.
         columns: its width.
         frames: how many there are.
@@ -55,8 +58,10 @@ class DicomHeader:
         regions: the two-dimensional ultrasound regions, the largest first.
         spacing: (row, column) size of a pixel in mm outside the regions, or None.
         syntax: UID of the transfer syntax.
+        mode: the type of a pixel's values.
     """
 
+    path: Path
     rows: int
     columns: int
     frames: int
@@ -64,6 +69,24 @@ class DicomHeader:
     regions: tuple[Region, ...]
     spacing: tuple[float, float] | None
     syntax: str
+    mode: str
+
+    format = "DICOM"
+    orientation = 1
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Height and width of a frame."""
+        return self.rows, self.columns
+
+    def picture(self, index: int) -> Image.Image | np.ndarray:
+        """Read a frame; see :func:`read_frame`."""
+        check_pixels(self.path, self.columns, self.rows)
+        values = read_frame(self, index)
+        return Image.fromarray(values) if values.ndim == 3 else values
+
+    def affine(self, index: int) -> None:
+        """None: only sizes are read."""
 
     def spacing_in(self, box: Box) -> tuple[float, float] | None:
         """Size of a pixel inside a box, (row, column) in mm; None where it is unknown or differs within the box."""
@@ -136,7 +159,7 @@ def _regions(path: Path, dataset: Any) -> tuple[Region, ...] | None:
 
 
 @lru_cache(maxsize=256)
-def _cached_header(path: Path, changed: int, size: int) -> DicomHeader:
+def _cached(path: Path, changed: int, size: int) -> Dicom:
     pydicom = _pydicom(path)
     try:
         with warnings.catch_warnings(), path.open("rb") as file:
@@ -152,7 +175,8 @@ def _cached_header(path: Path, changed: int, size: int) -> DicomHeader:
             check_description(path, dataset)
             frames = check_frames(path, dataset, file, syntax, pydicom)
         regions = _regions(path, dataset)
-        return DicomHeader(
+        return Dicom(
+            path=path,
             rows=int(dataset.Rows),
             columns=int(dataset.Columns),
             frames=frames,
@@ -160,12 +184,13 @@ def _cached_header(path: Path, changed: int, size: int) -> DicomHeader:
             regions=regions or (),
             spacing=None if regions is None else _header_spacing(dataset),
             syntax=syntax,
+            mode="uint8" if int(dataset.BitsStored) <= 8 else "uint16",
         )
     except Exception as error:  # a damaged file can make a parser raise anything
         raise MGCCError(f"{path}: not a DICOM file that can be read ({one_line(error)}); export it again") from error
 
 
-def read_header(path: str | Path) -> DicomHeader:
+def open_dicom(path: str | Path) -> Dicom:
     """Read what is used of a DICOM header; the pixels stay on the disk.
 
     Args:
@@ -177,7 +202,7 @@ def read_header(path: str | Path) -> DicomHeader:
     """
     path = Path(path)
     state = path.stat()
-    return _cached_header(path, state.st_mtime_ns, state.st_size)
+    return _cached(path, state.st_mtime_ns, state.st_size)
 
 
 @lru_cache(maxsize=1024)
@@ -199,7 +224,7 @@ def not_a_picture(path: str | Path) -> str | None:
         path: the file.
 
     Returns:
-        Its class; None where it holds a picture, or cannot be read, which :func:`read_header` tells.
+        Its class; None where it holds a picture, or cannot be read, which :func:`open_dicom` tells.
     """
     path = Path(path)
     state = path.stat()
@@ -218,11 +243,11 @@ def _undecoded(path: Path, syntax: str, error: Exception) -> MGCCError:
     return MGCCError(f"{path}: damaged or truncated ({one_line(error)}); copy or export it again")
 
 
-def read_frame(path: str | Path, index: int) -> np.ndarray:
+def read_frame(file: Dicom, index: int) -> np.ndarray:
     """Decode one frame, and no other; whatever its encoding, white is the largest value.
 
     Args:
-        path: the file.
+        file: the open file.
         index: of the frame, from 0.
 
     Returns:
@@ -231,8 +256,7 @@ def read_frame(path: str | Path, index: int) -> np.ndarray:
     Raises:
         MGCCError: if the file is damaged, or no decoder for its compression is there.
     """
-    path = Path(path)
-    header = read_header(path)
+    path = file.path
     pydicom = _pydicom(path)
     dataset = pydicom.Dataset()
     try:
@@ -244,7 +268,7 @@ def read_frame(path: str | Path, index: int) -> np.ndarray:
             if dataset.PhotometricInterpretation == "PALETTE COLOR":
                 return _from_palette(values, dataset, pydicom.pixels.apply_color_lut)
     except Exception as error:  # decoders raise anything
-        raise _undecoded(path, header.syntax, error) from error
+        raise _undecoded(path, file.syntax, error) from error
     if values.ndim == 3:
         return (values >> max(bits - 8, 0)).astype(np.uint8)
     if dataset.PhotometricInterpretation == "MONOCHROME1":

@@ -9,11 +9,9 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from mgcc_monai.data.formats.dicom import Box, DicomHeader, read_frame, read_header
-from mgcc_monai.data.formats.frames import IMAGE_SUFFIXES, image_stem, is_dicom, list_images, locate
-from mgcc_monai.data.formats.limits import check_pixels
-from mgcc_monai.data.formats.nifti import is_nifti
-from mgcc_monai.data.formats.pillow import check_file, frame_index, open_picture, read_nifti
+from mgcc_monai.data.formats.dicom import Box, Dicom
+from mgcc_monai.data.formats.frames import IMAGE_SUFFIXES, image_stem, list_images, locate
+from mgcc_monai.data.formats.source import Source, frame_index, open_source
 from mgcc_monai.errors import MGCCError, plain_os_errors
 
 __all__ = [
@@ -52,7 +50,7 @@ def _check_finite(path: Path, values: np.ndarray) -> None:
         raise MGCCError(f"{path}: holds values that are not numbers (NaN or infinite); export it again")
 
 
-def _to_bytes(values: np.ndarray, path: Path) -> np.ndarray:
+def to_bytes(values: np.ndarray, path: Path) -> np.ndarray:
     """Scale deeper values to 8 bits by their own minimum and maximum; 8 bits pass unchanged."""
     if values.dtype == np.uint8:
         return np.ascontiguousarray(values)
@@ -62,7 +60,7 @@ def _to_bytes(values: np.ndarray, path: Path) -> np.ndarray:
     return np.rint((values - low) * (255.0 / (high - low) if high > low else 0.0)).astype(np.uint8)
 
 
-def _grey(picture: Image.Image | np.ndarray) -> np.ndarray:
+def grey(picture: Image.Image | np.ndarray) -> np.ndarray:
     """A Pillow image as HW: luminance where it is coloured; alpha is dropped. Values stay."""
     if isinstance(picture, np.ndarray):
         return picture
@@ -97,9 +95,10 @@ def parse_crop(crop: Any = None) -> str | Box:
     return left, top, width, height
 
 
-def _crop_box(path: Path, crop: Any, size: tuple[int, int], header: DicomHeader | None) -> Box:
+def _crop_box(path: Path, crop: Any, size: tuple[int, int], source: Source) -> Box:
     """The box to cut out of a frame of (height, width); see :class:`Frame`."""
     height, width = size
+    header = source if isinstance(source, Dicom) else None
     whole, wanted = (0, 0, width, height), parse_crop(crop)
     cure = "give --crop left,top,width,height"
     if wanted == "region":
@@ -139,24 +138,16 @@ def load_frame(path: str | Path, frame: Any = None, crop: Any = None) -> Frame:
     """
     path, number = locate(path)
     frame = number if number is not None else frame
-    check_file(path)
-    spacing, header, affine = None, None, None
-    if is_dicom(path):
-        header = read_header(path)
-        check_pixels(path, header.columns, header.rows)
-        index = frame_index(path, header.frames, frame)
-        box = _crop_box(path, crop, (header.rows, header.columns), header)
-        values, spacing = read_frame(path, index), header.spacing_in(box)
-        values = _grey(Image.fromarray(values)) if values.ndim == 3 else values
-    elif is_nifti(path):
-        picture, spacing, affine = read_nifti(path, frame)
-        values = _grey(picture)
-    else:
-        values = _grey(open_picture(path, frame))
-    left, top, right, bottom = box = _crop_box(path, crop, values.shape, header)
+    with open_source(path) as source:
+        index = frame_index(path, source.frames, frame)
+        if isinstance(source, Dicom):
+            _crop_box(path, crop, source.size, source)  # refused before it is decoded
+        values, affine = grey(source.picture(index)), source.affine(index)
+        left, top, right, bottom = box = _crop_box(path, crop, values.shape, source)
+        spacing = source.spacing_in(box)
     if affine is not None:
         affine[:, 3] = affine @ [left, top, 0, 1]
-    return Frame(_to_bytes(values[top:bottom, left:right], path), spacing, box, values.shape, affine)
+    return Frame(to_bytes(values[top:bottom, left:right], path), spacing, box, values.shape, affine)
 
 
 def read_image(path: str | Path, frame: Any = None, crop: Any = None) -> np.ndarray:
@@ -216,15 +207,20 @@ def read_mask(path: str | Path) -> np.ndarray:
         MGCCError: as :func:`read_image`; or if the file holds more than background and one value.
     """
     path = Path(path)
-    check_file(path)
-    if is_dicom(path):
-        values = read_image(path)
-    elif is_nifti(path):
-        values = _mask_values(read_nifti(path)[0])
-    else:
-        picture = open_picture(path)
-        jpeg = getattr(picture, "format", "") in ("JPEG", "MPO")
-        values = _without_ringing(np.asarray(picture.convert("L"))) if jpeg else _mask_values(picture)
+    with open_source(path) as source:
+        picture = source.picture(frame_index(path, source.frames))
+        return binary(picture, path, jpeg=source.format in ("JPEG", "MPO"))
+
+
+def binary(picture: Image.Image | np.ndarray, path: Path, jpeg: bool) -> np.ndarray:
+    """Give a mask's picture as :func:`read_mask` does.
+
+    Args:
+        picture: as a :class:`mgcc_monai.data.formats.source.Source` gives it.
+        path: the file, for the message.
+        jpeg: whether it was stored as JPEG.
+    """
+    values = _without_ringing(np.asarray(picture.convert("L"))) if jpeg else _mask_values(picture)
     _check_finite(path, values)
     found = np.unique(values)
     if len(found) - (0 in found) > 1:

@@ -11,9 +11,10 @@ from typing import Any
 import nibabel
 import numpy as np
 from nibabel.orientations import apply_orientation, inv_ornt_aff, io_orientation
+from PIL import Image
 
 from mgcc_monai.data.formats.frames import locate, suffix
-from mgcc_monai.data.formats.limits import check_unpacked
+from mgcc_monai.data.formats.limits import check_pixels, check_unpacked
 from mgcc_monai.errors import MGCCError, one_line
 
 __all__ = ["Nifti", "is_nifti", "lay_on", "open_nifti"]
@@ -33,14 +34,30 @@ class Nifti:
     """A NIfTI whose header has been read.
 
     Args:
+        path: the file.
         image: what nibabel gives.
         axes: the axis along a picture's rows, and the one along its columns: the first two longer than one.
         loop: the axis of its frames: the third that is longer than one; None where there is none.
     """
 
+    path: Path
     image: Any
     axes: tuple[int, int]
     loop: int | None
+
+    format = "NIFTI"
+    orientation = 1
+
+    @property
+    def mode(self) -> str:
+        """The type of its values; uint8 of colours."""
+        stored = self.image.get_data_dtype()
+        return "uint8" if stored.names else str(stored)
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Height and width of a frame."""
+        return self.image.shape[self.axes[1]], self.image.shape[self.axes[0]]
 
     @property
     def frames(self) -> int:
@@ -52,14 +69,28 @@ class Nifti:
         """The file's shape with one frame."""
         return tuple(1 if axis == self.loop else length for axis, length in enumerate(self.image.shape))
 
-    def pixels(self, index: int) -> np.ndarray:
-        """Values HW of a frame, of the type stored and scaled as the header says; or HWC uint8 of RGB and RGBA."""
-        place = [slice(None) if a in self.axes else index if a == self.loop else 0 for a in range(self.image.ndim)]
-        values = np.asanyarray(self.image.dataobj[tuple(place)]).T
-        return np.stack([values[name] for name in values.dtype.names], -1) if values.dtype.names else values
+    def picture(self, index: int) -> Image.Image | np.ndarray:
+        """Read a frame, and no other of an uncompressed file; its first axis runs along the rows.
 
-    @property
-    def spacing(self) -> tuple[float, float] | None:
+        Returns:
+            Values HW, of the type stored and scaled as the header says; a picture of RGB and RGBA.
+
+        Raises:
+            MGCCError: if it is damaged, or its values are no numbers.
+        """
+        check_pixels(self.path, *self.size[::-1])
+        place = [slice(None) if a in self.axes else index if a == self.loop else 0 for a in range(self.image.ndim)]
+        try:
+            values = np.asanyarray(self.image.dataobj[tuple(place)]).T
+        except Exception as error:  # a damaged file can make a parser raise anything
+            raise _damaged(self.path, error) from error
+        if values.dtype.names:
+            return Image.fromarray(np.stack([values[name] for name in values.dtype.names], -1))
+        if values.dtype.kind not in "buif":
+            raise MGCCError(f"{self.path}: NIfTI values of type {values.dtype}; save plain grey values")
+        return values
+
+    def spacing_in(self, box: tuple[int, int, int, int]) -> tuple[float, float] | None:
         """(row, column) size of a pixel in mm; None where it is 1 x 1, which is what programs write that know none."""
         zooms = [float(self.image.header.get_zooms()[axis]) for axis in self.axes]
         factor = _MILLIMETRES.get(self.image.header.get_xyzt_units()[0], 1.0)
@@ -90,6 +121,10 @@ class Nifti:
         return affine
 
 
+def _damaged(path: Path, error: Exception) -> MGCCError:
+    return MGCCError(f"{path}: damaged or truncated ({one_line(error)}); copy or download it again")
+
+
 def _check_packing(path: Path) -> None:
     with path.open("rb") as file:
         packed = file.read(2) == b"\x1f\x8b"
@@ -116,7 +151,7 @@ def open_nifti(path: str | Path) -> Nifti:
         image = nibabel.load(path)
         shape = tuple(int(length) for length in image.shape)
     except Exception as error:  # a damaged file can make a parser raise anything
-        raise MGCCError(f"{path}: damaged or truncated ({one_line(error)}); copy or download it again") from error
+        raise _damaged(path, error) from error
     long = [axis for axis, length in enumerate(shape) if length != 1]
     if len(shape) < 2 or len(long) > 3 or 0 in shape:
         raise MGCCError(f"{path}: a NIfTI of shape {shape}, where width, height, frames are expected")
@@ -126,7 +161,7 @@ def open_nifti(path: str | Path) -> Nifti:
         raise MGCCError(f"{path}: a NIfTI of shape {shape}: its axis of 3 or 4 may be frames or colours; {cure}")
     short = [axis for axis in range(len(shape)) if axis not in long]
     first, second, *loop = sorted([*long, *short[: max(2 - len(long), 0)]])
-    return Nifti(image, (first, second), loop[0] if loop else None)
+    return Nifti(path, image, (first, second), loop[0] if loop else None)
 
 
 def _told(affine: np.ndarray) -> str:
@@ -158,7 +193,7 @@ def lay_on(image: str | Path, path: str | Path, mask: np.ndarray) -> np.ndarray:
         return mask
     still, moving = open_nifti(file), open_nifti(path)
     target, source = still.affine((number or 1) - 1), moving.affine(0)
-    height, width = (still.image.shape[axis] for axis in still.axes[::-1])
+    height, width = still.size
     if target is None or source is None or sorted(mask.shape) != sorted((height, width)):
         return mask
     relative = np.linalg.inv(target) @ source

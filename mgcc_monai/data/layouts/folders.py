@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from mgcc_monai.data.formats.frames import Tree, frame_path, image_stem, read_tree
-from mgcc_monai.data.formats.pillow import count_frames
+from mgcc_monai.data.formats.source import count_frames
 from mgcc_monai.data.layouts import Layout, register
 from mgcc_monai.errors import MGCCError, one_line
 

@@ -16,10 +16,10 @@ from PIL import Image
 from pydicom.encaps import encapsulate
 
 from mgcc_monai.data.formats import dicom
-from mgcc_monai.data.formats.dicom import read_header
+from mgcc_monai.data.formats.dicom import open_dicom
 from mgcc_monai.data.formats.frames import frame_path, image_stem, list_images, locate
 from mgcc_monai.data.formats.images import load_frame, read_image
-from mgcc_monai.data.formats.pillow import count_frames
+from mgcc_monai.data.formats.source import count_frames
 from mgcc_monai.errors import MGCCError
 
 KINDS = """MONOCHROME2|MONOCHROME1|MONOCHROME2 16|RGB|RGB planar|PALETTE COLOR|PALETTE COLOR low|YBR_FULL|YBR_FULL_422
@@ -110,7 +110,7 @@ def test_regions_of_a_larger_picture_are_not_believed_those_of_a_cropped_one_are
     both, below = (dicom_files.region((10, 5, right, 99), (0.02, 0.02)) for right in (120, 80))
     options = {"SequenceOfUltrasoundRegions": [both], "PixelSpacing": [0.2, 0.2]}
     shrunk = dicom_files.write_dicom(tmp_path / "a.dcm", texture(8), **options)
-    assert read_header(shrunk).regions == () and load_frame(shrunk).spacing is None
+    assert open_dicom(shrunk).regions == () and load_frame(shrunk).spacing is None
     with pytest.raises(MGCCError, match="a.dcm: .*no ultrasound region.*--crop left,top"):
         load_frame(shrunk, crop="region")
     cropped = dicom_files.write_dicom(tmp_path / "b.dcm", texture(8), SequenceOfUltrasoundRegions=[below])
@@ -177,7 +177,7 @@ def test_files_that_cannot_be_read_are_named_with_the_cure(tmp_path, texture, di
     monkeypatch.setattr(decoder, "_available", {})
     with pytest.raises(MGCCError, match=r"JPEG 2000.*no decoder.*pip install 'mgcc_monai\[dicom\]'"):
         read_image(plain)
-    dicom._cached_header.cache_clear()
+    dicom._cached.cache_clear()
     monkeypatch.setitem(sys.modules, "pydicom", None)
     with pytest.raises(MGCCError, match=r"plain.dcm: .*pip install 'mgcc_monai\[dicom\]'"):
         read_image(plain)

@@ -8,9 +8,9 @@ import pytest
 from pydicom.encaps import encapsulate, encapsulate_extended
 from pydicom.uid import UID
 
-from mgcc_monai.data.formats.dicom import not_a_picture, read_header
+from mgcc_monai.data.formats.dicom import not_a_picture, open_dicom
 from mgcc_monai.data.formats.images import read_image, read_mask
-from mgcc_monai.data.formats.pillow import count_frames
+from mgcc_monai.data.formats.source import count_frames
 from mgcc_monai.data.items import images_to_segment
 from mgcc_monai.errors import MGCCError
 
@@ -33,7 +33,7 @@ def _change(path, change=None, **elements):
 
 def _refused(path, *words):
     """One plain line, whoever reads."""
-    for read in (read_header, read_image, read_mask, count_frames):
+    for read in (open_dicom, read_image, read_mask, count_frames):
         with pytest.raises(MGCCError) as error:
             read(path)
         told = str(error.value)

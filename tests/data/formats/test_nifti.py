@@ -14,7 +14,7 @@ from mgcc_monai.data.cases import read_case
 from mgcc_monai.data.formats.frames import frame_path
 from mgcc_monai.data.formats.images import load_frame, read_image, read_mask
 from mgcc_monai.data.formats.nifti import lay_on
-from mgcc_monai.data.formats.pillow import count_frames
+from mgcc_monai.data.formats.source import count_frames
 from mgcc_monai.data.layouts.folders import Case
 from mgcc_monai.errors import MGCCError
 from mgcc_monai.runs.preflight.segmentation import check_items

@@ -10,7 +10,7 @@ import tifffile
 from PIL import Image
 
 from mgcc_monai.data.formats.images import read_image, read_mask
-from mgcc_monai.data.formats.pillow import count_frames
+from mgcc_monai.data.formats.source import count_frames
 from mgcc_monai.errors import MGCCError
 
 HEIGHT, WIDTH = 20, 30
