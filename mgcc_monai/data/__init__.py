@@ -1,4 +1,4 @@
-"""From image files to the batches of a training."""
+"""Data: from image files to training batches."""
 
 import lazy_loader
 

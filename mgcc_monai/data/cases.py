@@ -1,4 +1,4 @@
-"""Reading an image as found and its masks into what a dataset holds of them."""
+"""Read an image and its masks into a dataset entry."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ __all__ = ["Entry", "read_case"]
 
 @dataclass
 class Entry:
-    """An image read: its item of dataset.json, its files' bytes, and what is worked out from its pixels.
+    """An image as read: its item of dataset.json, the bytes of its files, and what is derived from its pixels.
 
     Args:
-        item: of dataset.json, without paths and group.
+        item: item of dataset.json, without paths and group.
         image: a PNG of 8-bit grey.
         label: a PNG of 0 and 255, or None.
-        thumbnail: for the search of near-duplicates.
-        loop: the file that the image is a frame of, or "" where it is alone in its file.
+        thumbnail: input of the near-duplicate search.
+        loop: the file that the image is a frame of; "" if it is alone in its file.
     """
 
     item: dict[str, Any]
@@ -47,16 +47,16 @@ def _png(pixels: np.ndarray) -> bytes:
 
 
 def read_case(case: Case, labelled: bool = True, crop: Any = None) -> tuple[Entry | None, list[str]]:
-    """Read a case; a normal one is one whose masks are empty.
+    """Read a case; it is normal if its masks are empty.
 
     Args:
         case: the image and its masks.
-        labelled: it has masks, or is normal; else it is unlabelled, and of a loop the middle frame is read.
-        crop: what to cut out; see :func:`mgcc_monai.data.formats.images.parse_crop`. A mask of the
-            whole picture is cut too.
+        labelled: the case has masks or is normal. If not, it is unlabelled: of a loop, the middle frame is read.
+        crop: the part to keep; see :func:`mgcc_monai.data.formats.images.parse_crop`. A mask of the
+            whole image is cropped too.
 
     Returns:
-        The entry, or None; and faults.
+        The entry, or None; and errors.
     """
     faults, picture, pixels, masks = [], None, None, []
     try:

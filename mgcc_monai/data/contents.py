@@ -1,4 +1,4 @@
-"""What a dataset consists of: its lists, and the hashes and statistics of its images."""
+"""Lists of a dataset, and hashes and statistics of its images."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ ALL_LISTS = (*LISTS, "left_out")
 
 
 def image_sha256(pixels: np.ndarray) -> str:
-    """Hash an image's or a mask's pixels and shape.
+    """Hash the pixels and shape of an image or mask.
 
     Args:
         pixels: uint8 HW; masks as 0 and 1.
@@ -43,10 +43,10 @@ def image_sha256(pixels: np.ndarray) -> str:
 
 
 def dataset_hash(lists: Mapping[str, Sequence[Mapping[str, Any]]]) -> str:
-    """Hash what a dataset consists of: which images and labels stand in which list. Names and order do not count.
+    """Hash which images and labels are in which list. File names and order do not matter.
 
     Args:
-        lists: items by name of list; anything else in it is ignored.
+        lists: items by list name; other keys are ignored.
 
     Returns:
         64 hex digits.
@@ -60,7 +60,7 @@ def dataset_hash(lists: Mapping[str, Sequence[Mapping[str, Any]]]) -> str:
 
 
 def image_moments(pixels: np.ndarray) -> tuple[float, float]:
-    """Give the mean of an image's pixels and that of their squares, scaled to [0, 1] by the image's own range.
+    """Return the mean of the pixels and of their squares, after scaling to [0, 1] by the image's own range.
 
     Args:
         pixels: uint8 HW. A constant image is 0 everywhere.
@@ -72,18 +72,18 @@ def image_moments(pixels: np.ndarray) -> tuple[float, float]:
 
 
 def statistics_of(moments: Sequence[tuple[float, float]]) -> dict[str, float]:
-    """Give ``mean`` and ``std`` over images of some :func:`image_moments`, as :func:`image_statistics` does."""
+    """Return ``mean`` and ``std`` over images, given their :func:`image_moments`; see :func:`image_statistics`."""
     mean, square = (fsum(values) / len(moments) for values in zip(*moments, strict=True))
     return {"mean": round(mean, 6), "std": round(sqrt(max(square - mean**2, 0.0)), 6)}
 
 
 def image_statistics(paths: Sequence[str | Path]) -> dict[str, float]:
-    """Give the mean and standard deviation over all pixels of images, each scaled to [0, 1] by its own range.
+    """Return the mean and standard deviation over all images, each scaled to [0, 1] by its own range.
 
     Args:
         paths: the images; at least one. A constant image is 0 everywhere.
 
     Returns:
-        ``mean`` and ``std``, rounded to 6 places; every image has equal weight, whatever its size.
+        ``mean`` and ``std``, rounded to 6 places. Every image has equal weight, whatever its size.
     """
     return statistics_of([image_moments(read_image(path)) for path in paths])

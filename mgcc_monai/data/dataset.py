@@ -1,11 +1,11 @@
-"""``dataset.json``: what a dataset is, and the only code that writes or reads it.
+"""The format of ``dataset.json``, and the only code that writes or reads it.
 
 The file has a header and the lists ``training`` (labelled), ``unlabeled``, ``validation``, ``test`` and ``normal``.
-An item has ``image``, ``label`` (none in ``unlabeled``; there ``withheld_label`` names one that exists but is not to
-be used), ``class``, ``group``, ``source`` (real, synthetic or phantom), ``original``, ``sha256`` and ``label_sha256``,
-and where it is known ``spacing``, the (row, column) size of a pixel in mm.
-Paths are relative to the file. The sha256 are of the pixels (see :func:`image_sha256`), so that they do not depend on
-the version of a PNG encoder. A list ``left_out`` may follow: images that other splits may use.
+An item has ``image``, ``label`` (except in ``unlabeled``, where ``withheld_label`` names a label that exists but must
+not be used), ``class``, ``group``, ``source`` (real, synthetic or phantom), ``original``, ``sha256``, ``label_sha256``
+and, if known, ``spacing``: the (row, column) pixel size in mm.
+Paths are relative to the file. The sha256 values are computed from the pixels (see :func:`image_sha256`), so they do
+not depend on the PNG encoder. An optional list ``left_out`` holds images that other splits may use.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ __all__ = ["load_datalist", "write_dataset"]
 
 
 def _complete(folder: Path, item: Mapping[str, Any]) -> dict[str, Any]:
-    """Add the hashes that an item lacks, from its files."""
+    """Fill in the defaults and hashes that an item lacks."""
     item = dict(item)
     item.setdefault("source", "real")
     item.setdefault("original", item["image"])
@@ -46,23 +46,23 @@ def write_dataset(
     file_name: str = FILE_NAME,
     **header: Any,
 ) -> Path:
-    """Write a dataset's file, once its images and labels are in the folder.
+    """Write a dataset file; its images and labels must already be in the folder.
 
-    Hashes that items lack, the classes, the statistics (over ``training`` and ``unlabeled``) and the dataset's hash
-    are worked out.
+    Missing hashes of items, the classes, the statistics (over ``training`` and ``unlabeled``) and the dataset's hash
+    are computed.
 
     Args:
-        folder: where the file goes, and what its items' paths are relative to.
-        items_by_list: items for the lists of ``LISTS`` (one left out is empty), and for ``left_out``.
+        folder: the folder to write to; the items' paths are relative to it.
+        items_by_list: items for the lists of ``LISTS`` (missing ones are empty) and for ``left_out``.
         file_name: the file's name.
-        header: further entries, as ``name``, ``description``, ``protocol``, ``split_seed``, ``label_fraction``.
+        header: further entries, such as ``name``, ``description``, ``protocol``, ``split_seed``, ``label_fraction``.
 
     Returns:
         The file's path.
 
     Raises:
-        MGCCError: if under the ``strict`` protocol a group stands in two lists, or nothing is to be trained on.
-        ValueError: if a list has another name.
+        MGCCError: if a group is in two lists under the ``strict`` protocol, or there is no image to train on.
+        ValueError: if a list name is unknown.
     """
     folder = Path(folder)
     if unknown := set(items_by_list) - set(ALL_LISTS):
@@ -91,20 +91,20 @@ def write_dataset(
 
 @plain_os_errors()
 def load_datalist(dataset_dir: str | Path, leaking: bool = False) -> dict[str, Any]:
-    """Read a dataset's file, by those of its checks that need no pixels.
+    """Read a dataset file and run those of its checks that need no pixels.
 
     Args:
         dataset_dir: the dataset's folder, or a file like ``dataset.json`` itself.
-        leaking: also read one whose groups stand in several lists, as to draw its lists anew.
+        leaking: accept groups that are in several lists, for example to draw the lists again.
 
     Returns:
-        The file's content, with the paths of ``image``, ``label`` and ``withheld_label`` made absolute, ``folder``,
-        what they were relative to, and ``file``, its own path. An item without ``spacing`` gets ``[0.0, 0.0]``, so that
-        all can be batched.
+        The file's content, with absolute paths of ``image``, ``label`` and ``withheld_label``; ``folder``, the folder
+        they were relative to; and ``file``, the file's own path. An item without ``spacing`` gets ``[0.0, 0.0]``, so
+        that items can be batched.
 
     Raises:
         MGCCError: if there is no dataset, or its file is damaged, names files that are missing or outside its folder,
-            was changed by hand, or leaks between its lists under the ``strict`` protocol; with all errors.
+            was changed by hand, or leaks between its lists under the ``strict`` protocol. All errors are listed.
     """
     file = find_dataset(dataset_dir)
     content, error = read_content(file)

@@ -1,24 +1,24 @@
-"""Near-duplicates: which images show the same frame, or all but the same frame, and so belong to one group.
+"""Near-duplicate search: groups images that show the same or nearly the same frame.
 
-An image is shrunk to a thumbnail, its local contrast is normalised (so brightness, gain, gamma and scanner hardly
-count), and a window of it is correlated with every shifted, flipped and slightly magnified window of every other.
-The score of a pair is the highest correlation found; pairs at or over the threshold are joined.
+Each image is shrunk to a thumbnail and its local contrast is normalised, so brightness, gain, gamma and scanner hardly
+matter. A window of it is correlated with every shifted, flipped and slightly magnified window of every other image.
+The score of a pair is the highest correlation found. Pairs at or above the threshold are joined.
 
-Measured on 622 images of BUSI (256 x 256) against a reference list of 177 pairs, pairs counted within joined groups:
+Measured on 622 BUSI images (256 x 256) against a reference list of 177 pairs, counting pairs within joined groups:
 
     threshold       0.65   0.70   0.72   0.75   0.78   0.80   0.85   0.90
     precision      0.731  0.941  0.967  0.967  0.973  0.972  0.983  0.994
     recall         1.000  1.000  1.000  1.000  1.000  0.989  0.989  0.960
 
-At 0.75 there are 6 pairs more than in the reference, and by eye all 6 are right: two are the same frame in another
+At 0.75 there are 6 more pairs than in the reference, and by eye all 6 are correct: two are the same frame in another
 crop (benign 213 and 253, malignant 11 and 113), four are neighbouring frames of one lesion or region (malignant 85 and
-86, 27 and 28; benign 125 and 126; normal 9 and 10). With these counted, precision and recall are 1.000 from 0.72 to
-0.76. The lowest true pair scores 0.774, the highest pair left apart 0.719; between 0.65 and 0.72 lie mostly further
-views of one patient, which only a list of patients can join for certain.
-Of 150 planted copies a kind, all were found after: half size, other aspect, brightness, gamma 0.5 and 2, JPEG at
-quality 20, crops of 5 and 10 % a side, a fifth cut from one side, burned-in calipers, both flips; and crop, calipers,
-gamma and JPEG at once. After a shift by 6 % of the width and 4 % of the height it was 98.7 %.
-Time: 10 s for 622 images on one busy core; it grows with the square of their number.
+86, 27 and 28; benign 125 and 126; normal 9 and 10). Counting these, precision and recall are 1.000 from 0.72 to 0.76.
+The lowest true pair scores 0.774, the highest pair not joined 0.719. Pairs between 0.65 and 0.72 are mostly other views
+of the same patient; only a list of patients can join them reliably.
+Of 150 planted copies per kind, all were found after: half size, other aspect, brightness, gamma 0.5 and 2, JPEG at
+quality 20, crops of 5 and 10 % per side, a fifth cut from one side, burned-in calipers, both flips; and crop, calipers,
+gamma and JPEG combined. After a shift by 6 % of the width and 4 % of the height, 98.7 % were found.
+Time: 10 s for 622 images on one busy core; it grows with the square of the number of images.
 """
 
 from __future__ import annotations
@@ -41,12 +41,12 @@ __all__ = ["CHECKED", "THRESHOLD", "duplicate_groups", "duplicate_pairs", "join_
 
 THRESHOLD = 0.75
 CHECKED = 0.76
-"""From here on a pair in two lists is a fault; over the threshold of `prepare`, lest another machine's rounding make a
-pair of what it let be."""
+"""A pair across lists is a fault from this score on. It exceeds the threshold of `prepare`, so that rounding on another
+machine does not turn pairs that `prepare` accepted into faults."""
 
-_THUMBNAIL = 96  # kept of each image, in pixels a side
-_SIDE = 40  # side of the square that is compared
-_MARGIN = 3  # the window leaves this much at each edge: the range of shifts
+_THUMBNAIL = 96  # pixels per side
+_SIDE = 40  # side of the compared square, in pixels
+_MARGIN = 3  # margin around the window: the range of shifts
 _MAGNIFY = (
     (1.0, 1.15),
     (1.0, 1.3),
@@ -55,23 +55,23 @@ _MAGNIFY = (
     (1.14, 1.14),
     (1.22, 1.22),
 )  # of height and width, for crops
-_BLOCK = 512  # images a block: memory grows with the number of images, not with its square
+_BLOCK = 512  # images per block: memory grows linearly with the number of images
 
 
 def thumbnail(image: np.ndarray) -> np.ndarray:
-    """Shrink a grey image to all that the search for duplicates needs.
+    """Shrink a grey image to the thumbnail that the duplicate search uses.
 
     Args:
         image: uint8 HW.
 
     Returns:
-        uint8, 96 x 96 pixels; an image of that size comes back as it is.
+        uint8, 96 x 96 pixels; an image of that size is returned unchanged.
     """
     return np.asarray(Image.fromarray(image).resize((_THUMBNAIL, _THUMBNAIL), Image.Resampling.BOX))
 
 
 def _local_contrast(thumbnails: np.ndarray, height: int, width: int) -> np.ndarray:
-    """Band-passed log intensity over its local deviation, float32 NHW."""
+    """Return the band-passed log intensity divided by its local deviation, float32 NHW."""
     shrunk = [np.asarray(Image.fromarray(t).resize((width, height), Image.Resampling.BOX)) for t in thumbnails]
     log = np.log1p(np.stack(shrunk).astype(np.float32))
     band = gaussian_filter(log, (0, 1.0, 1.0)) - gaussian_filter(log, (0, 3.5, 3.5))
@@ -79,14 +79,14 @@ def _local_contrast(thumbnails: np.ndarray, height: int, width: int) -> np.ndarr
 
 
 def _unit(windows: np.ndarray) -> np.ndarray:
-    """Rows of zero mean and unit norm; a constant window becomes zeros."""
+    """Return rows of zero mean and unit norm; a constant window becomes zeros."""
     rows = windows.reshape(len(windows), -1)
     rows = rows - rows.mean(1, keepdims=True)
     return rows / np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), 1e-6)
 
 
 def _variants(maps: list[np.ndarray]) -> Iterator[np.ndarray]:
-    """Every shifted window: all shifts of the plain and flipped maps, every second shift of the magnified ones."""
+    """Yield every shifted window: all shifts of plain and flipped maps, every second shift of magnified ones."""
     window = _SIDE - 2 * _MARGIN
     views = [(maps[0], 1), (maps[0][:, :, ::-1], 1), (maps[0][:, ::-1], 1), *((m, 2) for m in maps[1:])]
     for view, step in views:
@@ -101,13 +101,13 @@ def duplicate_pairs(
     sides: Sequence[Hashable] | None = None,
     workers: int = 1,
 ) -> list[tuple[int, int]]:
-    """Find the pairs of images that are near-duplicates of one another.
+    """Find the pairs of images that are near-duplicates of each other.
 
     Args:
         images: uint8 HW arrays or paths, N of them.
-        threshold: the least score of a duplicate, in (0, 1].
-        sides: a side for each image; only pairs of two sides are looked for, which is quicker.
-        workers: threads.
+        threshold: the minimum score of a duplicate, in (0, 1].
+        sides: a side for each image; if given, only pairs across sides are searched, which is faster.
+        workers: number of threads.
 
     Returns:
         Index pairs (i, j), i < j, sorted.
@@ -131,7 +131,7 @@ def duplicate_pairs(
             np.maximum(best, chosen @ windows.T, out=best)
         return [(int(rows[i]), int(others[j])) for i, j in np.argwhere(best >= threshold) if rows[i] != others[j]]
 
-    # many small products: on a busy machine the threads of one product wait for one another
+    # many small products: on a busy machine the BLAS threads of one product wait for each other
     with threadpool_limits(1, "blas"), ThreadPoolExecutor(workers) as pool:
         return sorted({(min(pair), max(pair)) for pairs in pool.map(search, blocks) for pair in pairs})
 
@@ -143,11 +143,11 @@ def _components(count: int, pairs: Sequence[tuple[int, int]]) -> np.ndarray:
 
 
 def duplicate_groups(images: Sequence[np.ndarray | str | Path], threshold: float = THRESHOLD) -> list[int]:
-    """Label each image with its group of near-duplicates; an image without one is a group by itself.
+    """Label each image with its group of near-duplicates; an image without any is its own group.
 
     Args:
         images: uint8 HW arrays or paths, N of them.
-        threshold: the least score of a duplicate, in (0, 1].
+        threshold: the minimum score of a duplicate, in (0, 1].
 
     Returns:
         N labels, numbered from 0 in the order of the images.
@@ -160,11 +160,11 @@ def duplicate_groups(images: Sequence[np.ndarray | str | Path], threshold: float
 def join_groups(
     duplicate_labels: Sequence[Hashable], patient_ids: Sequence[Hashable | None] | None = None
 ) -> list[str]:
-    """Join near-duplicates with patients: who shares either is in one group, and so on from image to image.
+    """Group images that share a near-duplicate label or a patient, directly or through other images.
 
     Args:
-        duplicate_labels: a label for each image, of images sorted by name: groups are numbered as they come.
-        patient_ids: a patient for each image, None where unknown; None when there is no list of patients.
+        duplicate_labels: a label for each image, images sorted by name; groups are numbered in this order.
+        patient_ids: a patient for each image, None if unknown; None if there is no list of patients.
 
     Returns:
         A group name for each image: ``g0001``, ``g0002`` ...
@@ -185,14 +185,14 @@ def join_groups(
 
 
 def regroup(items: Sequence[Mapping[str, Any]], images: Sequence[np.ndarray | str | Path]) -> list[str]:
-    """Join the groups of items that hold near-duplicates which :data:`CHECKED` would call a fault.
+    """Join groups that share near-duplicates which would be a fault at :data:`CHECKED`.
 
     Args:
-        items: with ``group``.
-        images: of each item, as :func:`duplicate_pairs` takes them.
+        items: items with ``group``.
+        images: the image of each item, as :func:`duplicate_pairs` takes them.
 
     Returns:
-        A group for each item; joined ones have the name of the first.
+        A group for each item; joined groups have the name of the first.
     """
     names: dict[str, str] = {}
     joined = join_groups(duplicate_groups(images, CHECKED - 0.001), [item["group"] for item in items])

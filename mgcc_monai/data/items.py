@@ -1,4 +1,4 @@
-"""From a dataset to the items that each workflow reads."""
+"""Select the items of a dataset that each workflow reads."""
 
 from __future__ import annotations
 
@@ -28,16 +28,16 @@ _EVALUATED = ("validation", "test")
 
 
 def unlabeled_items(datalist: Mapping[str, Any], lists: Sequence[str]) -> list[dict[str, str]]:
-    """Return the images of some lists with their classes and without their labels.
+    """Return the images of some lists, with their classes but without their labels.
 
     Images of ``normal`` that share a group with a validation or test image are left out.
 
     Args:
         datalist: what :func:`mgcc_monai.data.load_datalist` returns.
-        lists: names out of "unlabeled", "training" and "normal".
+        lists: any of "unlabeled", "training" and "normal".
 
     Raises:
-        MGCCError: when a name is another; images of validation and test never train.
+        MGCCError: for any other name; images of validation and test are never trained on.
     """
     for name in lists:
         if name not in ("unlabeled", "training", "normal"):
@@ -56,10 +56,10 @@ def generated_share(generated: Sequence[Any], generated_fraction: Any = None) ->
 
     Args:
         generated: generated images that passed the gate.
-        generated_fraction: the share, from 0 to 1; None for 1 where there are generated images, else 0.
+        generated_fraction: the share, from 0 to 1; None means 1 if there are generated images, else 0.
 
     Raises:
-        MGCCError: when it is no share, or asks for images that are not there.
+        MGCCError: if it is not a number from 0 to 1, or is over 0 without generated images.
     """
     if generated_fraction is None:
         return 1.0 if generated else 0.0
@@ -82,7 +82,7 @@ def mixed_items(
 ) -> list[dict[str, Any]]:
     """Return the unlabelled stream: real images, generated ones, or both in a given ratio.
 
-    With both, every image is in it; those of the kind that would be too few come again, as evenly as can be.
+    A mixture contains every image; images of the scarcer kind are repeated as evenly as possible.
 
     Args:
         real: real images.
@@ -90,7 +90,7 @@ def mixed_items(
         generated_fraction: see :func:`generated_share`.
 
     Raises:
-        MGCCError: when the share is no share, or there is no image of a kind that it asks for.
+        MGCCError: if the share is invalid, or there is no image of a kind that it requires.
     """
     share = generated_share(generated, generated_fraction)
     if 0 < share < 1 and not real:
@@ -113,7 +113,7 @@ def unlabeled_stream(
     """Return the images of the unlabelled stream: see :func:`unlabeled_items` and :func:`mixed_items`.
 
     Args:
-        consistency_weight: final weight of the consistency; at 0 there is no stream, and the list is empty.
+        consistency_weight: final weight of the consistency loss; at 0 there is no stream and the list is empty.
     """
     if not consistency_weight:
         return []
@@ -125,21 +125,21 @@ def _again(items: Sequence[Any], count: int) -> list[Any]:
 
 
 def held_out_items(datalist: Mapping[str, Any]) -> list[dict[str, str]]:
-    """Return the images of ``validation`` without their labels: those that judge a generator, and never train it."""
+    """Return the images of ``validation`` without their labels, to evaluate a generator; it never trains on them."""
     return [{"image": item["image"], "class": item.get("class", "")} for item in datalist["validation"]]
 
 
 def unseen_items(datalist: Mapping[str, Any], trained_lists: Sequence[str]) -> list[dict[str, str]]:
-    """Return the images of ``normal`` that a generator of some lists has not seen, nor a near-duplicate of them."""
+    """Return the images of ``normal`` that share no file and no group with the lists a generator trained on."""
     trained = [item for name in trained_lists for item in datalist[name]]
     seen = {item[key] for item in trained for key in ("image", "group")}
     return [{"image": item["image"]} for item in datalist["normal"] if not {item["image"], item["group"]} & seen]
 
 
 def evaluation_items(datalist: Mapping[str, Any], name: str, trained_lists: Sequence[str] = ()) -> list[dict[str, Any]]:
-    """Return the labelled images of a list and, behind them, those of ``normal``, each with its list's name.
+    """Return the labelled images of a list, followed by those of ``normal``, each with its list's name.
 
-    Images of ``normal`` that trained as unlabelled ones are left out.
+    Images of ``normal`` that were trained on as unlabelled images are left out.
 
     Args:
         datalist: what :func:`mgcc_monai.data.load_datalist` returns.
@@ -147,7 +147,7 @@ def evaluation_items(datalist: Mapping[str, Any], name: str, trained_lists: Sequ
         trained_lists: the ``unlabeled_lists`` of the training.
 
     Raises:
-        MGCCError: when the name is another or the list is empty.
+        MGCCError: for any other name, or if the list is empty.
     """
     if name not in _EVALUATED:
         raise MGCCError(f"--evaluate_list {name}: give one of {', '.join(_EVALUATED)}.")
@@ -165,19 +165,19 @@ def evaluation_items(datalist: Mapping[str, Any], name: str, trained_lists: Sequ
 
 @plain_os_errors()
 def images_to_segment(folder: str | Path, frame: Any = "all", output_dir: str | Path | None = None) -> list[Path]:
-    """Return the images of a folder, or of its ``images`` where it is a prepared dataset; folders in it have none.
+    """Return the images of a folder, or of its ``images`` if it is a prepared dataset; subfolders must hold none.
 
-    Of a file of several frames there is a path a frame, ``NAME_frame0001.dcm`` and so on, which
-    :class:`mgcc_monai.data.UltrasoundReader` understands; no pixels are read.
+    A file of several frames gives one path per frame (``NAME_frame0001.dcm`` and so on), which
+    :class:`mgcc_monai.data.UltrasoundReader` understands. No pixels are read.
 
     Args:
         folder: where to look.
-        frame: of files with several: ``all``, ``first``, ``middle`` or a number from 1.
-        output_dir: where the masks go; what lies there is no image.
+        frame: for files with several frames: ``all``, ``first``, ``middle`` or a number from 1.
+        output_dir: where the masks are written; files in it are skipped.
 
     Raises:
-        MGCCError: when the folder does not exist, holds videos, dead links or no image, folders in it hold images, or
-            a file has no such frame.
+        MGCCError: if the folder does not exist, contains videos, broken links or no image, its subfolders contain
+            images, or a file has no such frame.
     """
     path = Path(folder)
     if path.is_file():
@@ -198,7 +198,7 @@ def images_to_segment(folder: str | Path, frame: Any = "all", output_dir: str | 
     for image in images:
         try:
             frames = count_frames(image)
-        except MGCCError:  # told with all other faults when the images are checked
+        except MGCCError:  # reported with all other errors when the images are checked
             frames = 1
         try:
             chosen = range(frames) if frame == "all" else [frame_index(image, frames, frame)] if frames > 1 else [0]
@@ -212,7 +212,7 @@ def images_to_segment(folder: str | Path, frame: Any = "all", output_dir: str | 
 
 @plain_os_errors()
 def embedded_phantoms(output_dir: str | Path) -> str:
-    """Return the dataset that needs no download: 200 phantoms in ``output_dir``, made the first time.
+    """Return a dataset that needs no download: 200 phantoms in ``output_dir``, created on first use.
 
     Half of the training images keep their labels, so that both streams have images.
     """

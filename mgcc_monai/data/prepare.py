@@ -1,4 +1,4 @@
-"""From a folder as found to a dataset: everything is read and checked first, and written only if all is well."""
+"""Turn a folder of images into a dataset: read and check everything first, and write only if there are no errors."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def _scan(source: Path, skip: Sequence[Path | None], layout: str) -> tuple[list[
 def _read_all(
     source: Path, unlabeled: Path | None, groups: Path | None, output: Path, crop: Any, layout: str
 ) -> tuple[list[Entry], dict[str, str]]:
-    """Read all that there is, once; raise all that is wrong, at once. Gives the images by name, and their patients."""
+    """Read every file once and raise all errors together; return the entries sorted by name, and the patients."""
     cases, faults = _scan(source, (unlabeled, groups, output), layout)
     extra: list[Case] = []
     if unlabeled is not None:
@@ -65,7 +65,7 @@ def _read_all(
 
 
 def _name_files(entries: Sequence[Entry]) -> None:
-    """Give each item plain ASCII file names, made from the original's; a number follows where two would be equal."""
+    """Give each item ASCII file names derived from the original name; a number is appended where two would clash."""
     taken: set[str] = set()
     for entry in entries:
         plain = unicodedata.normalize("NFKD", image_stem(entry.item["original"])).encode("ascii", "ignore").decode()
@@ -105,32 +105,32 @@ def prepare(
     crop: Any = "none",
     layout: str = "auto",
 ) -> dict[str, Any]:
-    """Make a dataset from a BUSI tree as downloaded, from folders ``images`` and ``masks``, or from a layout of yours.
+    """Make a dataset from BUSI as downloaded, from folders ``images`` and ``masks``, or from a layout of your own.
 
-    Every file is validated first. All errors are reported together, and then nothing is written.
+    Every file is validated first. All errors are reported together, and nothing is written if there are any.
 
     Args:
         source: the folder with the images and masks.
-        output: the dataset's folder; made in one step.
+        output: the dataset's folder; it appears complete or not at all.
         label_fraction: share of the training images that keep their labels, over 0 and up to 1; the others are used
             as unlabelled.
-        protocol: ``strict``: 70/10/20 by group of near-duplicates and patients, validation chooses and test is read
-            once; ``published``: 70/30 by image, chosen and reported on the same 30 %.
+        protocol: ``strict``: 70/10/20 by group of near-duplicates and patients; validation selects the weights and
+            test is read once. ``published``: 70/30 by image; the same 30 % select the weights and give the results.
         split_seed: seed of the split and of the choice of labels.
         groups: a CSV file with columns image and patient; a patient's images stay in one list.
-        unlabeled: a folder with further images without masks; near-duplicates of held-out images are left out.
-        name: the dataset's name; by default the output folder's.
-        overwrite: replace the dataset that is there.
-        normals_as_unlabeled: use images without a lesion as unlabelled too; their false-positive rate is then not
-            that of images never seen.
-        crop: part of each image to keep: none, region (DICOM), or left, top, width, height in pixels.
-        layout: of the source: auto, busi, folders, or a .py file of yours that registers one.
+        unlabeled: a folder with more images without masks; near-duplicates of held-out images are left out.
+        name: the dataset's name; defaults to the output folder's.
+        overwrite: replace an existing dataset.
+        normals_as_unlabeled: also use images without a lesion as unlabelled images; their false-positive rate is then
+            no longer measured on unseen images.
+        crop: part of each image to keep: none (all of it), region (DICOM), or left, top, width, height in pixels.
+        layout: layout of the source: auto, busi, folders, or a .py file of your own that registers one.
 
     Returns:
         A summary: ``path``, ``hash``, ``counts`` by list and class, ``groups``, ``duplicates``, ``left_out``.
 
     Raises:
-        MGCCError: if an option or the data are wrong; every fault is listed, with its file.
+        MGCCError: if an option or the data are invalid; every error is listed with its file.
     """
     options: dict[str, Any] = {"label_fraction": label_fraction, "protocol": protocol, "split_seed": split_seed}
     check_split_args(**options, overwrite=overwrite, normals_as_unlabeled=normals_as_unlabeled)
@@ -168,23 +168,23 @@ def split(
     protocol: str | None = None,
     split_seed: int | None = None,
 ) -> dict[str, Any]:
-    """Make another dataset file over the images of a dataset: another seed, protocol or share of labels.
+    """Write another dataset file for the same images, with another seed, protocol or share of labels.
 
-    What is not given stays as the dataset has it. Near-duplicates are looked for again, and groups that hold some are
-    joined, so that a dataset whose lists leak can be mended.
+    Options that are not given are taken from the dataset. The near-duplicate search runs again, and groups that share
+    near-duplicates are joined, so this also repairs a dataset with leaking lists.
 
     Args:
         dataset_dir: the dataset's folder, or its file.
-        output_json: the file to write, in the dataset's folder, as ``data/busi/dataset_seed1.json``.
+        output_json: the file to write, in the dataset's folder, such as ``data/busi/dataset_seed1.json``.
         label_fraction: share of the training images that keep their labels, over 0 and up to 1.
         protocol: ``strict`` or ``published``, as in ``prepare``.
         split_seed: seed of the split and of the choice of labels.
 
     Returns:
-        A summary, as ``prepare`` gives it.
+        A summary, as from ``prepare``.
 
     Raises:
-        MGCCError: if an option is wrong, the dataset is, or the file would lie outside its folder.
+        MGCCError: if an option or the dataset is invalid, or the file would be outside the dataset's folder.
     """
     options: dict[str, Any] = {"label_fraction": label_fraction, "protocol": protocol, "split_seed": split_seed}
     defaults = {"label_fraction": 1.0, "protocol": "strict", "split_seed": 0}
@@ -229,7 +229,7 @@ def _summary(file: Path) -> dict[str, Any]:
 
 
 def describe(dataset_dir: str) -> str:
-    """Tell in a table what a dataset holds.
+    """Describe the content of a dataset in a table.
 
     Args:
         dataset_dir: the dataset's folder, or its file.

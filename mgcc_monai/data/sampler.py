@@ -1,4 +1,4 @@
-"""Which image comes when: two streams that cycle by themselves, as pure functions of (seed, epoch)."""
+"""Resumable sampling: two independently cycling streams, each a pure function of (seed, epoch)."""
 
 from __future__ import annotations
 
@@ -16,21 +16,21 @@ __all__ = ["ResumableSampler", "SeededCacheDataset", "TwoStreamLoader", "cyclic_
 
 
 class ResumableSampler(Sampler[tuple[int, int]]):
-    """Go through a list again and again, in a new order each time, a fixed number of images an epoch.
+    """Cycle through a list, in a new order each time, with a fixed number of images per epoch.
 
-    The k-th image ever drawn is element ``k mod n`` of a permutation that depends on (seed, ``k div n``) alone. So no
-    image comes twice before every other came once, epochs need not divide the list, and a run that starts at any
-    batch goes on as one that was never stopped. In a distributed run the ranks take turns, a batch each.
+    The k-th image ever drawn is element ``k mod n`` of a permutation that depends only on (seed, ``k div n``). So every
+    image is drawn once before any is drawn again, epochs need not divide the list, and a run resumed at any batch
+    continues as if never interrupted. In a distributed run the ranks take turns, one batch each.
 
     Args:
-        dataset: what the numbers index, or how many there are.
+        dataset: the dataset to index, or its length.
         batch_size: images per batch on this rank.
         batches: batches per epoch.
         seed: seed of the order.
-        stream: number of the stream, so that two streams of one seed differ.
+        stream: stream number, so that two streams with the same seed differ.
 
     Raises:
-        MGCCError: when the list is shorter than one batch over all ranks; an empty one is refused when it is read.
+        MGCCError: if the list is shorter than one batch over all ranks. An empty list raises on iteration.
     """
 
     def __init__(self, dataset: Any, batch_size: int, batches: int, seed: int = 0, stream: int = 0) -> None:
@@ -45,14 +45,14 @@ class ResumableSampler(Sampler[tuple[int, int]]):
             )
 
     def set_epoch(self, epoch: int, start: int = 0) -> None:
-        """Set the epoch, counted from 0, whose images the next iteration gives, and the batch to begin with."""
+        """Set the epoch (from 0) and the first batch of the next iteration."""
         self.epoch, self.start = int(epoch), int(start)
 
     def __len__(self) -> int:
         return self.batches * self.batch_size
 
     def __iter__(self) -> Iterator[tuple[int, int]]:
-        """Give pairs (index in the list, seed of this drawing's augmentation)."""
+        """Yield pairs (index in the list, augmentation seed of this draw)."""
         if not self.size:
             raise MGCCError("An empty list cannot fill a batch; add images.")
         cycle, order = -1, np.empty(0, dtype=np.int64)
@@ -67,14 +67,14 @@ class ResumableSampler(Sampler[tuple[int, int]]):
 
 
 class SeededCacheDataset(CacheDataset):
-    """A cached dataset whose random transforms depend on the drawing alone, not on workers or on what came before.
+    """A cached dataset with random transforms that depend only on the draw, not on workers or earlier draws.
 
-    It is indexed by a number, as every dataset, or by a pair (number, seed) of a :class:`ResumableSampler`.
+    Index it with a number, or with a pair (number, seed) from a :class:`ResumableSampler`.
 
     Args:
         data: list of items.
         transform: transforms; those before the first random one are cached.
-        cache_num: items to keep in memory at most.
+        cache_num: maximum number of items to keep in memory.
         progress: show a progress bar while caching.
     """
 
@@ -84,7 +84,7 @@ class SeededCacheDataset(CacheDataset):
         super().__init__(data=data, transform=transform, cache_num=cache_num, num_workers=1, progress=progress)
 
     def __getitem__(self, index: Any) -> Any:
-        """Return the item; with a pair, as the seed draws it."""
+        """Return the item; a pair also seeds the random transforms."""
         if isinstance(index, tuple):
             index, seed = index
             self.transform.set_random_state(seed=seed)
@@ -94,7 +94,7 @@ class SeededCacheDataset(CacheDataset):
 def cyclic_loader(
     dataset: Any, batch_size: int, batches: int, seed: int = 0, stream: int = 0, num_workers: int = 0
 ) -> DataLoader:
-    """Return MONAI's loader over a dataset with a :class:`ResumableSampler`, which takes the same arguments."""
+    """Return MONAI's loader with a :class:`ResumableSampler`; see there for the arguments."""
     sampler = ResumableSampler(dataset, batch_size, batches, seed, stream)
     return DataLoader(dataset, batch_size=batch_size, sampler=sampler, num_workers=num_workers)
 
@@ -102,15 +102,15 @@ def cyclic_loader(
 class TwoStreamLoader:
     """Batches of two loaders side by side: ``image`` and ``label``, and ``unlabeled_image``.
 
-    Each loader has a :class:`ResumableSampler` over the same number of batches; lists and batch sizes are free.
+    Each loader has a :class:`ResumableSampler` with the same number of batches; lists and batch sizes may differ.
 
     Args:
         labeled: loader of items with ``image`` and ``label``.
         unlabeled: loader of items with ``image``; None for supervised training.
-        consistency_weight: final weight of the consistency; 0 leaves the unlabelled images out.
+        consistency_weight: final weight of the consistency loss; 0 leaves the unlabelled images out.
 
     Raises:
-        ValueError: when the loaders give different numbers of batches.
+        ValueError: if the loaders have different numbers of batches.
     """
 
     def __init__(
@@ -123,7 +123,7 @@ class TwoStreamLoader:
         self.loaders = [labeled] if unlabeled is None or not consistency_weight else [labeled, unlabeled]
 
     def set_epoch(self, epoch: int, start: int = 0) -> None:
-        """Set the epoch, counted from 0, and its first batch for both streams; in force when the loader is begun."""
+        """Set the epoch (from 0) and its first batch for both streams, effective at the next iteration."""
         for loader in self.loaders:
             loader.sampler.set_epoch(epoch, start)
 

@@ -1,6 +1,6 @@
-"""Drawing lists of images: by group and stratified by class, the same on any machine and any order of files.
+"""Draw lists of images by group, stratified by class; independent of the machine and of file order.
 
-Every draw is a function of the seed and of the records sorted by key, and of nothing else.
+Every draw depends only on the seed and on the records sorted by key.
 """
 
 from __future__ import annotations
@@ -32,11 +32,11 @@ Draw = Callable[..., dict[str, list[str]]]
 
 _LISTS = ("training", "validation", "test")
 _HELD_OUT = ("validation", "test")
-_SPLIT, _PUBLISHED, _LABELS = 1, 2, 3  # a stream of random numbers for each kind of draw
+_SPLIT, _PUBLISHED, _LABELS = 1, 2, 3  # one random stream per kind of draw
 
 
 class Record(NamedTuple):
-    """What a draw knows of an image.
+    """An image as a draw sees it.
 
     Args:
         key: its unique name.
@@ -50,14 +50,14 @@ class Record(NamedTuple):
 
 
 def _shuffled(names: Sequence[str], *seed: int) -> list[str]:
-    """Shuffle what is sorted first."""
+    """Sort names, then shuffle them."""
     return np.random.default_rng(seed).permutation(np.array(sorted(names), dtype=object)).tolist()
 
 
 def _by_class(records: Sequence[Record], *seed: int) -> Iterator[list[list[str]]]:
-    """For each class in order of name, its groups in a random order, each a sorted list of keys.
+    """Yield the groups of each class in random order, each a sorted list of keys; classes come by name.
 
-    A group is of the class that most of its images have; of the first by name where that is a tie.
+    A group belongs to the class of most of its images; ties go to the first name.
     """
     groups: dict[str, list[Record]] = {}
     for record in sorted(records):
@@ -77,19 +77,19 @@ def split_groups(
 ) -> dict[str, list[str]]:
     """Split by group, stratified by class: the ``strict`` protocol.
 
-    The groups of a class come in random order, and each goes whole to the list that lacks most images, so that a
-    list's share of a class is off by less than two of its largest groups.
+    The groups of a class come in random order. Each goes as a whole to the list that lacks most images, so a list's
+    share of a class is off by less than two of its largest groups.
 
     Args:
         records: the images, in any order.
         fractions: shares of training, validation and test, which add up to 1.
-        seed: of the draw.
+        seed: seed of the draw.
 
     Returns:
         Sorted keys for each of ``training``, ``validation`` and ``test``.
 
     Raises:
-        MGCCError: if there are too few groups, so that a list stays empty.
+        MGCCError: if there are too few groups to fill every list.
         ValueError: if the fractions do not add up to 1.
     """
     if len(fractions) != len(_LISTS) or min(fractions) < 0 or not np.isclose(sum(fractions), 1):
@@ -111,18 +111,18 @@ def split_groups(
 def published_split(records: Sequence[Record], seed: int = 0) -> dict[str, list[str]]:
     """Split 70/30 by image, stratified by class, with validation and test the same 30 %: the ``published`` protocol.
 
-    Groups are not looked at, and the figures are reported on the images that chose the weights. That leaks, and is
-    how the paper's released code does it; use it only to compare with published figures.
+    Groups are ignored, and results are reported on the images that selected the weights. This leaks, as the paper's
+    released code does; use it only to compare with published results.
 
     Args:
         records: the images, in any order.
-        seed: of the draw.
+        seed: seed of the draw.
 
     Returns:
         Sorted keys for each of ``training``, ``validation`` and ``test``.
 
     Raises:
-        MGCCError: if there are too few images, so that a list stays empty.
+        MGCCError: if there are too few images to fill every list.
     """
     by_image = [record._replace(group=record.key) for record in records]
     training: list[str] = []
@@ -137,12 +137,12 @@ def published_split(records: Sequence[Record], seed: int = 0) -> dict[str, list[
 def label_subset(training: Sequence[Record], fraction: float, seed: int = 0) -> list[str]:
     """Choose the training images that keep their labels, by group and stratified by class.
 
-    The choice is nested: with one seed a smaller fraction's images are among a larger one's.
+    The choice is nested: for a given seed, the images of a smaller fraction are a subset of a larger one's.
 
     Args:
         training: the training images, in any order.
-        fraction: the share to keep, in (0, 1]; at least one group a class is kept.
-        seed: of the draw.
+        fraction: the share to keep, in (0, 1]; at least one group per class is kept.
+        seed: seed of the draw.
 
     Returns:
         Sorted keys.
@@ -161,7 +161,7 @@ def label_subset(training: Sequence[Record], fraction: float, seed: int = 0) -> 
 
 
 def option_faults(label_fraction: Any, protocol: Any, split_seed: Any, **switches: Any) -> list[str]:
-    """Return what is wrong with the options of a draw, and with switches that are to be True or False, a line each."""
+    """Return one error per wrong option of a draw, or per switch that is not True or False."""
     faults = []
     if isinstance(label_fraction, bool) or not isinstance(label_fraction, (int, float)) or not 0 < label_fraction <= 1:
         faults.append(f"label_fraction is {label_fraction!r}; give a number over 0 and up to 1")
@@ -174,18 +174,18 @@ def option_faults(label_fraction: Any, protocol: Any, split_seed: Any, **switche
 
 
 def check_split_args(label_fraction: float, protocol: str, split_seed: int, **switches: bool) -> None:
-    """Check the options of a draw, and switches that are to be True or False.
+    """Check the options of a draw, and switches that must be True or False.
 
     Raises:
-        MGCCError: if one is wrong; all that are wrong are listed.
+        MGCCError: if any are wrong; all errors are listed.
     """
     raise_errors(option_faults(label_fraction, protocol, split_seed, **switches), "options")
 
 
 def _draw_phantoms(records: Sequence[Record], draw: Draw, seed: int) -> tuple[Sequence[Record], dict[str, list[str]]]:
-    """Draw image by image, as before phantoms had groups, and by group only where that parts one.
+    """Draw image by image, as before phantoms had groups; draw by group only if that would split one.
 
-    Phantoms too few to fill the lists class by class are drawn over all classes.
+    If there are too few phantoms to fill the lists class by class, draw over all classes.
     """
     for tried in ([record._replace(group=record.key) for record in records], records):
         try:
@@ -208,17 +208,17 @@ def draw_lists(
     """Put a dataset's items into lists.
 
     Args:
-        items: items of ``dataset.json``, in any order, with every label that is known; one of class ``normal`` has an
-            empty label, one without a label goes to ``unlabeled``.
+        items: items of ``dataset.json``, in any order, with all known labels. Items of class ``normal`` have an empty
+            label; items without a label go to ``unlabeled``.
         label_fraction: share of the training images that keep their labels.
         protocol: ``strict`` or ``published``.
-        split_seed: of the draws.
-        normals_as_unlabeled: put normal images also to ``unlabeled``.
+        split_seed: seed of the draws.
+        normals_as_unlabeled: also put normal images in ``unlabeled``.
 
     Returns:
-        Items by list. Phantoms keep the lists that they had before they had groups, unless these part one. What is
-        unlabelled or normal and has the group of a held-out image is not trained on: such
-        unlabelled images stand in ``left_out``.
+        Items by list. Phantoms keep the lists they had before they had groups, unless that would split a group.
+        Unlabelled and normal images in the group of a held-out image are not trained on; unlabelled ones are in
+        ``left_out``.
 
     Raises:
         MGCCError: if there are too few images or groups.

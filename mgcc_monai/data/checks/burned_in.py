@@ -1,8 +1,8 @@
-"""Marks that a scanner burns into an image: caliper crosses and lines of text. Rough, and meant for a warning.
+"""Detect caliper crosses and lines of text that a scanner burned into an image. Rough; good enough for a warning.
 
-On 622 images of BUSI (256 x 256), two or more crosses are found in 57 images and text in 71; by eye, all 57 do have
-calipers, and all of the 70 that were looked at have text. How many marks are missed was not counted; single crosses,
-lines between calipers and words of fewer than three letters are.
+On 622 BUSI images (256 x 256), two or more crosses are found in 57 images and text in 71. By eye, all 57 do have
+calipers, and all 70 of the text images inspected do have text. Missed marks were not counted. Single crosses, lines
+between calipers and words of fewer than three letters are always missed.
 """
 
 from __future__ import annotations
@@ -13,17 +13,17 @@ from scipy.ndimage import find_objects, label, uniform_filter
 __all__ = ["crosses", "text_lines"]
 
 _ARMS = (3, 4, 6, 8)  # of a cross, in pixels from its centre
-_ARM_LEVEL = 120  # the least grey level of an arm
-_CONTRAST = 50  # grey levels between the arms and each of the quadrants between them
-_INK_LEVEL = 170  # the least grey level of a letter
+_ARM_LEVEL = 120  # lowest grey level of an arm
+_CONTRAST = 50  # grey levels between the arms and each quadrant between them
+_INK_LEVEL = 170  # lowest grey level of a letter
 _INK_CONTRAST = 60  # grey levels between a letter and its surroundings
-_LETTERS = 3  # the fewest of a line
+_LETTERS = 3  # fewest letters of a line
 
 
 def crosses(image: np.ndarray) -> list[tuple[int, int]]:
-    """Find upright bright crosses, as calipers end in.
+    """Find upright bright crosses, such as the ends of calipers.
 
-    All pixels of four equal arms are bright, and each quadrant between them is darker by far.
+    All pixels of the four equal arms are bright, and each quadrant between them is much darker.
 
     Args:
         image: uint8 HW.
@@ -32,7 +32,7 @@ def crosses(image: np.ndarray) -> list[tuple[int, int]]:
         Row and column of each centre, in pixels.
     """
     found: list[tuple[int, int]] = []
-    down, across = image.copy(), image.copy()  # the least of all pixels up to `arm` away
+    down, across = image.copy(), image.copy()  # minimum over the pixels up to `arm` away
     for arm in range(1, min(max(_ARMS), (min(image.shape) - 2) // 4) + 1):
         np.minimum(down[arm:], image[:-arm], out=down[arm:])
         np.minimum(down[:-arm], image[arm:], out=down[:-arm])
@@ -42,7 +42,7 @@ def crosses(image: np.ndarray) -> list[tuple[int, int]]:
             continue
         arms = np.minimum(down, across)
         inner = arms[arm:-arm, arm:-arm]
-        # what is a cross's centre is brighter than centres beside it, whose arms run through its dark quadrants
+        # the centre of a cross is brighter than points beside it: their arms run through its dark quadrants
         upper, lower = (
             np.maximum(line[:, arm - 2 : -arm - 2], line[:, arm + 2 : 2 - arm or None])
             for line in (arms[arm - 2 : -arm - 2], arms[arm + 2 : 2 - arm or None])
@@ -66,7 +66,7 @@ def crosses(image: np.ndarray) -> list[tuple[int, int]]:
 
 
 def _letters(image: np.ndarray) -> list[tuple[int, int, int, int]]:
-    """Boxes (left, right, top, bottom) of bright pieces that stand out all around and are of a letter's shape."""
+    """Return boxes (left, right, top, bottom) of bright, letter-shaped pieces that stand out on all sides."""
     ink = (image >= _INK_LEVEL) & (image.astype(np.int16) - uniform_filter(image, 15) >= _INK_CONTRAST)
     pieces, _ = label(ink, np.ones((3, 3)))
     boxes = []

@@ -1,4 +1,4 @@
-"""What a check is, and what it finds."""
+"""A check and its findings."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ class Finding(NamedTuple):
     Args:
         check: the check's name.
         severity: ``fault`` or ``warning``.
-        file: the file it is in.
+        file: the file concerned.
         detail: what was found.
-        hint: what to do; empty where the detail tells it.
+        hint: what to do; empty if the detail says so.
     """
 
     check: str
@@ -30,7 +30,7 @@ class Finding(NamedTuple):
 
     @property
     def line(self) -> str:
-        """One line: where, what was found, what to do."""
+        """One line: file, what was found, what to do."""
         return f"{self.file}: {self.detail}" + (f"; {self.hint}" if self.hint else "")
 
 
@@ -39,12 +39,12 @@ class Check:
     """A named check.
 
     Args:
-        name: unique, as it is shown.
-        severity: ``fault``: training would fail or its figures be wrong; ``warning``: a person should look.
+        name: a unique name, as shown.
+        severity: ``fault``: training would fail or its results would be wrong; ``warning``: inspect by hand.
         looks_at: what it examines, in words.
-        find: the check itself. Of a file or a pair it returns what it found, or nothing; of a dataset it yields pairs
-            of a file and what was found in it.
-        hint: what to do about it; empty where that depends on what was found.
+        find: the check itself. For a file or a pair it returns what it found, or an empty string. For a dataset it
+            yields pairs of a file and what was found in it.
+        hint: what to do about it; empty if that depends on what was found.
     """
 
     name: str

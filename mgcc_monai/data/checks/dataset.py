@@ -1,4 +1,4 @@
-"""A dataset's file as found, sound or not."""
+"""A dataset file as found, valid or not."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _LABELLED = ("training", "validation", "test", "normal")
 
 @plain_os_errors()
 def find_dataset(dataset_dir: str | Path) -> Path:
-    """Give the absolute path of a dataset's file.
+    """Return the absolute path of a dataset file.
 
     Args:
         dataset_dir: the dataset's folder, or a file like ``dataset.json`` itself.
@@ -43,30 +43,30 @@ def find_dataset(dataset_dir: str | Path) -> Path:
 
 
 def read_content(file: Path) -> tuple[dict[str, Any], str]:
-    """Read a dataset's file; the second is what is wrong with it, if anything."""
+    """Read a dataset file; return its content and what is wrong with it, if anything."""
     try:
         content = json.loads(file.read_text(encoding="utf-8"))
     except OSError as error:
         return {}, f"cannot be read ({error.strerror or error})"
-    except (ValueError, RecursionError) as error:  # no text, no JSON, a number or a nesting without end
+    except (ValueError, RecursionError) as error:  # not text, not JSON, or a number or nesting that is too long
         return {}, f"not valid JSON ({one_line(error)})"
     return (content, "") if isinstance(content, dict) else ({}, "no JSON object")
 
 
 def lacking(name: str, item: Any) -> list[str]:
-    """Name the entries that an item of a list needs and has not."""
+    """Return the names of the entries that a list item needs but lacks."""
     needed = ["image", "class", "group", "sha256"] + (["label", "label_sha256"] if name in _LABELLED else [])
     return [key for key in needed if not isinstance(item, dict) or not isinstance(item.get(key), str)]
 
 
 @dataclass
 class Dataset:
-    """A dataset's file as found, and those of its items that are sound.
+    """A dataset file as found, with its valid items.
 
     Args:
         file: the file.
-        content: what it holds.
-        lists: sound items by list.
+        content: its content.
+        lists: valid items by list.
     """
 
     file: Path
@@ -77,27 +77,27 @@ class Dataset:
         self.lists = {name: [item for item in self.raw(name) if not lacking(name, item)] for name in ALL_LISTS}
 
     def raw(self, name: str) -> list[Any]:
-        """All that stands in a list; nothing if it is none."""
+        """Return everything in a list; nothing if it is not a list."""
         items = self.content.get(name, [])
         return items if isinstance(items, list) else []
 
     def items(self, *names: str) -> Iterator[tuple[str, dict[str, Any]]]:
-        """Sound items with their lists' names, of some lists or of all."""
+        """Yield the valid items of some or all lists, each with its list's name."""
         return ((name, item) for name in names or ALL_LISTS for item in self.lists[name])
 
     @property
     def strict(self) -> bool:
-        """Whether groups are to be kept apart."""
+        """Whether groups must be kept apart."""
         return self.content.get("protocol") != "published"
 
     def path(self, relative: str) -> Path:
-        """A path of an item, from where the program runs."""
+        """Resolve an item's path against the dataset's folder."""
         return self.file.parent / relative
 
     def inside(self, relative: Any) -> bool:
-        """Whether a path of an item stays in the dataset's folder."""
+        """Return whether an item's path stays in the dataset's folder."""
         return is_inside(self.file.parent, relative)
 
     def present(self, relative: Any) -> bool:
-        """Whether a path of an item stays in the dataset's folder, and is there."""
+        """Return whether an item's path stays in the dataset's folder and exists."""
         return self.inside(relative) and os.path.isfile(self.path(relative))

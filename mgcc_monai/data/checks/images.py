@@ -1,4 +1,4 @@
-"""Checks of one image or mask file: what can be said without the other."""
+"""Checks of a single image or mask file."""
 
 from __future__ import annotations
 
@@ -36,20 +36,20 @@ _COLOURED_SHARE, _MARKED_SHARE = 0.005, 0.00005  # of the pixels: a Doppler box,
 
 @dataclass
 class FileFacts:
-    """A file as it is and as it is read.
+    """A file as stored and as read.
 
     Args:
         path: the file.
-        error: what the reader says against it; empty where it can be read.
-        pixels: uint8 HW, upright; of a mask 0 and 1. None where it cannot be read.
+        error: the reader's error; empty if the file can be read.
+        pixels: uint8 HW, upright; 0 and 1 for a mask. None if the file cannot be read.
         format: Pillow's name, NIFTI or DICOM.
-        mode: Pillow's mode, or the type of the values.
-        frames: how many it holds.
-        orientation: the EXIF tag, 1 where upright or not told.
-        coloured: share of pixels with colour.
-        alpha: whether an alpha channel differs from pixel to pixel.
-        luminance: uint8 HW, what training takes a mask for; None where that is what was read.
-        indices: HW of a palette mask.
+        mode: Pillow's mode, or the data type of the values.
+        frames: number of frames.
+        orientation: the EXIF tag; 1 if upright or absent.
+        coloured: share of coloured pixels.
+        alpha: whether the alpha channel varies between pixels.
+        luminance: uint8 HW, the mask as training reads it; None if ``pixels`` already is that.
+        indices: palette indices HW of a palette mask.
     """
 
     path: Path
@@ -66,12 +66,12 @@ class FileFacts:
 
     @cached_property
     def levels(self) -> np.ndarray:
-        """How many pixels have each of the 256 grey levels."""
+        """Number of pixels at each of the 256 grey levels."""
         return np.bincount(self.pixels.ravel(), minlength=256)
 
 
 def _look(facts: FileFacts, picture: Image.Image | np.ndarray, mask: bool) -> None:
-    """Note what the reader does not tell."""
+    """Record what the reader does not report."""
     if isinstance(picture, np.ndarray) or picture.mode in ("1", "L") and not (mask and facts.format == "JPEG"):
         return
     if "A" in picture.mode or "transparency" in picture.info:
@@ -86,7 +86,7 @@ def _look(facts: FileFacts, picture: Image.Image | np.ndarray, mask: bool) -> No
 
 
 def inspect_file(path: str | Path, mask: bool = False) -> FileFacts:
-    """Read a file, and note what is odd about it; a file that cannot be read is told in ``error``.
+    """Read a file and record its properties; if it cannot be read, ``error`` says why.
 
     Args:
         path: the file.
@@ -109,7 +109,7 @@ def inspect_file(path: str | Path, mask: bool = False) -> FileFacts:
 
 
 def _refused(picture: FileFacts) -> str:
-    """What the reader says, unless another check says it better."""
+    """Return the reader's error, unless another check reports it better."""
     others = picture.frames > 1 or "truncated" in picture.error or "binary mask" in picture.error
     return "" if others else picture.error
 
@@ -143,7 +143,7 @@ def _flat(picture: FileFacts) -> str:
 
 def _share(picture: FileFacts, level: int, least: float) -> str:
     share = picture.levels[level] / picture.pixels.size
-    several = np.count_nonzero(picture.levels) > 2  # of one or two levels another check tells
+    several = np.count_nonzero(picture.levels) > 2  # another check reports images of one or two levels
     return f"{share:.0%} of the pixels are {level}" if share >= least and several else ""
 
 
@@ -171,10 +171,10 @@ def _colour(picture: FileFacts, least: float, most: float) -> str:
 
 
 _COPY = "copy or download it again"
-_CROP = "see that lesions of one class are not told by their marks; crop them away where they can be"
+_CROP = "make sure that marks do not give away the class; crop them away where possible"
 
-FILE_CHECKS = (  # of images and masks, readable or not
-    Check("unreadable-file", FAULT, "files that are empty, no images, or of a kind that is not read", _refused, ""),
+FILE_CHECKS = (  # for images and masks, readable or not
+    Check("unreadable-file", FAULT, "files that are empty, not images, or not supported", _refused, ""),
     Check(
         "truncated-file",
         FAULT,
@@ -189,18 +189,18 @@ FILE_CHECKS = (  # of images and masks, readable or not
         lambda p: f"{p.frames} frames, where one is expected" if p.frames > 1 else "",
         "export one frame to a file",
     ),
-    Check("wrong-suffix", WARNING, "file names against what the files hold", _suffix, "rename it"),
+    Check("wrong-suffix", WARNING, "file suffixes against file contents", _suffix, "rename it"),
 )
-IMAGE_CHECKS = (  # of readable images
-    Check("constant-image", FAULT, "images of one grey level", _constant, "export it again or remove it"),
-    Check("image-is-mask", FAULT, "images of two grey levels", _two_levels, "name the image, not a mask"),
-    Check("low-contrast", WARNING, "images all but constant", _flat, "look at it; export it again or remove it"),
+IMAGE_CHECKS = (  # for readable images
+    Check("constant-image", FAULT, "images with a single grey level", _constant, "export it again or remove it"),
+    Check("image-is-mask", FAULT, "images with two grey levels", _two_levels, "give the image, not a mask"),
+    Check("low-contrast", WARNING, "almost constant images", _flat, "inspect it; export it again or remove it"),
     Check(
         "saturated-image",
         WARNING,
         "white pixels",
         lambda p: _share(p, 255, _WHITE_SHARE),
-        "look at it; export it with less gain",
+        "inspect it; export it with less gain",
     ),
     Check(
         "black-image",
@@ -209,13 +209,13 @@ IMAGE_CHECKS = (  # of readable images
         lambda p: _share(p, 0, _BLACK_SHARE),
         "look at it; crop it to what was scanned",
     ),
-    Check("vanishing-side", FAULT, "sides that would vanish on the way", lambda p: wrong_sides(p.pixels.shape), ""),
+    Check("vanishing-side", FAULT, "sides too short or too unequal", lambda p: wrong_sides(p.pixels.shape), ""),
     Check(
         "tiny-image",
         WARNING,
         f"sides under {_LEAST_SIDE} pixels",
         lambda p: _side(p, min(p.pixels.shape) < _LEAST_SIDE),
-        "look at it; give the full image, not a preview",
+        "inspect it; give the full image, not a preview",
     ),
     Check(
         "huge-image",
@@ -224,21 +224,21 @@ IMAGE_CHECKS = (  # of readable images
         lambda p: _side(p, max(p.pixels.shape) > _MOST_SIDE),
         "look at it; crop it to what was scanned",
     ),
-    Check("long-image", WARNING, f"aspect ratios over {_MOST_ASPECT:g}", _aspect, "look at it; crop it"),
-    Check("deep-image", WARNING, "more than 8 bits", _deep, "it is scaled by its own range; save 8 bits to choose one"),
+    Check("long-image", WARNING, f"aspect ratios over {_MOST_ASPECT:g}", _aspect, "inspect it; crop it"),
+    Check("deep-image", WARNING, "more than 8 bits", _deep, "scaled by its own range; save as 8 bits to choose one"),
     Check(
         "alpha-channel",
         WARNING,
         "alpha channels that are not uniform",
         lambda p: "an alpha channel that hides pixels" if p.alpha else "",
-        "alpha is not used; save it without, as it should look",
+        "alpha is ignored; save the image as it should look, without alpha",
     ),
     Check(
         "coloured-image",
         WARNING,
-        "colour, as of Doppler",
+        "colour, such as Doppler",
         lambda p: _colour(p, _COLOURED_SHARE, 2),
-        "colour becomes grey; give the B-mode image",
+        "colour is converted to grey; give the B-mode image",
     ),
     Check(
         "coloured-marks",
@@ -248,5 +248,5 @@ IMAGE_CHECKS = (  # of readable images
         _CROP,
     ),
     Check("calipers", WARNING, "burned-in calipers", _calipers, _CROP),
-    Check("text", WARNING, "burned-in text", _text, "see that it names no patient; crop it away where it can be"),
+    Check("text", WARNING, "burned-in text", _text, "make sure that it names no patient; crop it away where possible"),
 )

@@ -1,4 +1,4 @@
-"""Checks of a dataset's file: its header, its lists and the files that they name."""
+"""Checks of a dataset file: its header, its lists and the files they name."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _HEADER = ("classes", "protocol", "statistics", "hash", *LISTS)
 _EVALUATED = ("training", "validation", "test")
 _SOURCES = ("real", "synthetic", "phantom")
 _FEWEST = {"training": 8, "validation": 4, "test": 4}
-_SHARE_OFF = 0.2  # of labelled images, between what is told and what is there
+_SHARE_OFF = 0.2  # difference between the stated and the actual share of labelled images
 
 
 def _header(data: Dataset) -> Found:
@@ -92,7 +92,7 @@ def _is_length(value: Any) -> bool:
 
 
 def _named(data: Dataset) -> dict[Any, str]:
-    """Every path that the lists name, with the first list that does."""
+    """Return every path that the lists name, with the first list that names it."""
     named: dict[Any, str] = {}
     for name, item in data.items():
         for key in FILES:
@@ -246,38 +246,38 @@ def _published(data: Dataset) -> Found:
 
 _AGAIN = "run prepare or split again"
 _LOOK = "keep the right one"
-_LEAK = f"figures would leak; {_AGAIN}"
+_LEAK = f"results would be biased; {_AGAIN}"
 
-LIST_CHECKS = (  # what is looked at is a dataset, before its files are read
+LIST_CHECKS = (  # for a dataset, before its files are read
     Check("header", FAULT, "entries that every dataset has", _header, "run prepare again"),
     Check("options", FAULT, "protocol, label_fraction, split_seed", _options, _AGAIN),
     Check("statistics", FAULT, "mean and deviation", _statistics, _AGAIN),
     Check("hash", FAULT, "lists against their hash", _hash, _AGAIN),
     Check("item", FAULT, "entries that every item has", _items, "add them or run prepare again"),
     Check("label-in-unlabeled", FAULT, "labels in unlabeled", _unlabeled, "name it withheld_label"),
-    Check("spacing", FAULT, "sizes of pixels", _spacing, "give [row, column] in mm, or none"),
+    Check("spacing", FAULT, "pixel sizes", _spacing, "give [row, column] in mm, or leave it out"),
     Check("source", FAULT, "where images come from", _source, "correct it"),
-    Check("synthetic-held-out", FAULT, "synthetic images evaluated on", _synthetic, "put it in training or unlabeled"),
+    Check("synthetic-held-out", FAULT, "synthetic held-out images", _synthetic, "put it in training or unlabeled"),
     Check("path-outside", FAULT, "paths", _outside, "paths must be relative and stay in the folder"),
     Check("missing-file", FAULT, "files named", _missing, "copy it back or run prepare again"),
     Check("orphan-file", WARNING, "files not named", _orphans, "remove it, or add it to a list"),
-    Check("case-collision", WARNING, "names that macOS and Windows take for one", _case, "rename one"),
+    Check("case-collision", WARNING, "names that macOS and Windows do not distinguish", _case, "rename one"),
     Check("listed-twice", FAULT, "images listed twice", _twice, "keep one"),
-    Check("shared-mask-file", FAULT, "files that two items share", _shared_label, "name each image's own mask"),
+    Check("shared-mask-file", FAULT, "files shared by two items", _shared_label, "name each image's own mask"),
     Check("classes", FAULT, "classes against the lists", _classes, _AGAIN),
-    Check("class-names", WARNING, "names of classes", _class_names, "give a class one name"),
-    Check("class-missing", WARNING, "classes of each list", _class_missing, "add images, or split by another seed"),
+    Check("class-names", WARNING, "class names", _class_names, "use one name per class"),
+    Check("class-missing", WARNING, "classes of each list", _class_missing, "add images, or split with another seed"),
     Check("empty-list", FAULT, "training and validation", _empty_list, "add images and prepare them"),
-    Check("no-test", WARNING, "test", _no_test, "nothing can be reported; add images and prepare them"),
-    Check("few-images", WARNING, "sizes of lists", _few, "figures will be rough; add images"),
+    Check("no-test", WARNING, "test", _no_test, "no results can be reported; add images and prepare them"),
+    Check("few-images", WARNING, "list sizes", _few, "results will be imprecise; add images"),
     Check("label-share", WARNING, "label_fraction against the lists", _label_share, _AGAIN),
     Check("group-in-two-lists", FAULT, "groups across lists", _groups, _LEAK),
     Check("copy-across-lists", FAULT, "equal images across lists", partial(_copies, across=True), _LEAK),
     Check("copy-in-list", WARNING, "equal images in a list", partial(_copies, across=False), "keep one"),
     Check("copies-masks", WARNING, "masks of equal images", partial(_differing, key="label_sha256"), _LOOK),
     Check("copies-classes", WARNING, "classes of equal images", partial(_differing, key="class"), _LOOK),
-    Check("repeated-mask", WARNING, "equal masks of unlike images", _repeated, "see that it is the image's own"),
-    Check("published", WARNING, "the protocol", _published, "use it to compare with published figures only"),
+    Check("repeated-mask", WARNING, "equal masks of different images", _repeated, "check that it is the image's own"),
+    Check("published", WARNING, "the protocol", _published, "use it only to compare with published results"),
 )
 
 _LEAKS = ("listed-twice", "group-in-two-lists")
@@ -289,10 +289,10 @@ def _errors(data: Dataset, names: Collection[str]) -> list[str]:
 
 
 def leaks(data: Dataset) -> list[str]:
-    """Return an error per image that stands, or whose group stands, in two lists that are to be kept apart."""
+    """Return one error per image that is, or has its group, in two lists that must be kept apart."""
     return _errors(data, _LEAKS)
 
 
 def reading_errors(data: Dataset, leaking: bool = False) -> list[str]:
-    """Return the errors for which a dataset cannot be used at all; ``leaking``: without those of :func:`leaks`."""
+    """Return the errors that make a dataset unusable; ``leaking`` leaves out those of :func:`leaks`."""
     return _errors(data, [name for name in _NEEDED if not (leaking and name in _LEAKS)])

@@ -1,4 +1,4 @@
-"""Checks of an image with its mask."""
+"""Checks of an image and its mask."""
 
 from __future__ import annotations
 
@@ -17,19 +17,19 @@ from mgcc_monai.errors import MGCCError
 
 __all__ = ["MASK_CHECKS", "PAIR_CHECKS", "PIXEL_CHECKS", "Pair"]
 
-_LABEL_MAP = 8  # values up to which a mask is taken for a map of several labels
-_FULL_SHARE, _FRAME_SHARE = 0.9, 0.95  # of the pixels; of those at the edge
-_HOLLOW = 3  # times that an outline's inside is larger than what is drawn
+_LABEL_MAP = 8  # a mask with at most this many values is taken for a label map
+_FULL_SHARE, _FRAME_SHARE = 0.9, 0.95  # of all pixels; of the edge pixels
+_HOLLOW = 3  # ratio of an outline's filled area to its drawn area
 _SPECK = 10  # pixels
 
 
 @dataclass
 class Pair:
-    """An item of a dataset, read.
+    """A dataset item and its files as read.
 
     Args:
         item: the item.
-        normal: it stands in the list ``normal`` or is of that class.
+        normal: whether it is in the list ``normal`` or of that class.
         image: its image.
         label: its mask, if it has one.
     """
@@ -58,7 +58,7 @@ def _changed(picture: FileFacts | None, told: Any) -> str:
 
 
 def _values(pair: Pair, several: bool) -> str:
-    """Of a mask that was refused for its values."""
+    """Describe a mask that was rejected because of its values."""
     error = pair.label.error
     if "binary mask" not in error:
         return ""
@@ -86,7 +86,7 @@ def _axes(pair: Pair) -> str:
 
 
 def _otherwise(pair: Pair, jpeg: bool) -> str:
-    """Training takes every pixel that is not black for lesion."""
+    """Training treats every pixel that is not black as lesion."""
     grey = pair.label.luminance
     if grey is None or (pair.label.format == "JPEG") != jpeg:
         return ""
@@ -126,7 +126,7 @@ def _inverted(pair: Pair) -> str:
 
 
 def _cut(pair: Pair) -> np.ndarray | None:
-    """The mask where there is lesion."""
+    """Return the mask cropped to the lesion."""
     boxes = find_objects(_mask(pair))
     return _mask(pair)[boxes[0]] if boxes else None
 
@@ -146,15 +146,15 @@ def _specks(pair: Pair) -> str:
 
 
 _SAVE = "make lesion 255 and all else 0, and save it as PNG"
-_PNG = f"grey levels between are not lesion; {_SAVE}"
+_PNG = f"intermediate grey levels are not lesion; {_SAVE}"
 
-PAIR_CHECKS = (  # of every item, whatever could be read of it
+PAIR_CHECKS = (  # for every item with a readable image
     Check(
         "exif-orientation",
         WARNING,
-        "EXIF tags that turn an image",
+        "EXIF tags that rotate or flip an image",
         lambda pair: _turned(pair, False),
-        "it is turned when it is read; save it upright, without the tag",
+        "it is turned upright on reading; save it upright, without the tag",
     ),
     Check(
         "changed-image",
@@ -164,7 +164,7 @@ PAIR_CHECKS = (  # of every item, whatever could be read of it
         "copy the image back or run prepare again",
     ),
 )
-MASK_CHECKS = (  # of items with a mask; those of its pixels where it could be read
+MASK_CHECKS = (  # for items with a mask
     Check(
         "exif-differs",
         FAULT,
@@ -179,27 +179,27 @@ MASK_CHECKS = (  # of items with a mask; those of its pixels where it could be r
         lambda pair: _changed(pair.label, pair.item.get("label_sha256")),
         "copy the mask back or run prepare again",
     ),
-    Check("several-labels", FAULT, "masks of more than two values", lambda pair: _values(pair, True), _SAVE),
-    Check("soft-mask", FAULT, "masks with grey levels between", lambda pair: _values(pair, False), _PNG),
-    Check("mask-size", FAULT, "masks' sizes against their images'", _size, "give masks of their images' size"),
+    Check("several-labels", FAULT, "masks with more than two values", lambda pair: _values(pair, True), _SAVE),
+    Check("soft-mask", FAULT, "masks with intermediate grey levels", lambda pair: _values(pair, False), _PNG),
+    Check("mask-size", FAULT, "masks' sizes against their images'", _size, "give masks the size of their images"),
     Check(
         "mask-axes", FAULT, "NIfTI masks' axes against their images'", _axes, "run prepare, which turns flipped axes"
     ),
 )
-PIXEL_CHECKS = (
+PIXEL_CHECKS = (  # for readable masks
     Check("jpeg-mask", FAULT, "masks blurred by JPEG", lambda pair: _otherwise(pair, True), _SAVE),
     Check(
         "unclear-mask",
         FAULT,
-        "masks that say by alpha or indices what is lesion",
+        "masks that mark the lesion by alpha or palette index",
         lambda pair: _otherwise(pair, False),
         _SAVE,
     ),
-    Check("palette-mask", WARNING, "palettes against their indices", _palette, f"colours count; {_SAVE}"),
-    Check("empty-mask", FAULT, "lesion masks without lesion", _empty, "draw it, or put the image in the list normal"),
+    Check("palette-mask", WARNING, "palette colours against indices", _palette, f"colours count; {_SAVE}"),
+    Check("empty-mask", FAULT, "masks without a lesion", _empty, "draw it, or put the image in the list normal"),
     Check("lesion-in-normal", FAULT, "masks of normal images", _not_normal, "correct the list, the class or the mask"),
-    Check("full-mask", WARNING, "masks that are lesion all over", _full, "look at it; draw the lesion"),
-    Check("inverted-mask", FAULT, "masks that are lesion around", _inverted, "swap lesion and background"),
-    Check("outline-mask", WARNING, "outlines", _outline, "fill it"),
-    Check("specks", WARNING, f"lesions under {_SPECK} pixels", _specks, "look at it; erase what is no lesion"),
+    Check("full-mask", WARNING, "masks that are almost all lesion", _full, "inspect it; draw the lesion"),
+    Check("inverted-mask", FAULT, "masks with lesion along the edge", _inverted, "swap lesion and background"),
+    Check("outline-mask", WARNING, "unfilled outlines", _outline, "fill it"),
+    Check("specks", WARNING, f"lesions under {_SPECK} pixels", _specks, "inspect it; erase what is not lesion"),
 )

@@ -1,4 +1,4 @@
-"""Running the checks over a dataset, and telling what they found."""
+"""Run the checks over a dataset and report what they found."""
 
 from __future__ import annotations
 
@@ -23,19 +23,19 @@ from mgcc_monai.progress import progress_bar
 
 __all__ = ["CHECKS", "Report", "check_dataset", "register"]
 
-_FEWEST, _FAR, _LEVELS = 20, 8.0, 20.0  # images to compare with; robust deviations; grey levels
+_FEWEST, _FAR, _LEVELS = 20, 8.0, 20.0  # fewest images to compare; robust deviations; grey levels
 _STATISTICS_OFF = 0.01
-_SHOWN = 20  # warnings of a check; faults are all shown
+_SHOWN = 20  # warnings per check; all faults are shown
 
 
 @dataclass
 class _Seen:
-    """What is kept of an image once it was checked.
+    """What is kept of an image after its checks.
 
     Args:
         item: its item.
         findings: what is wrong with its files.
-        thumbnail: as the search for duplicates wants it; None where the image cannot be read.
+        thumbnail: input of the duplicate search; None if the image cannot be read.
         mean: its mean grey level.
         moments: see :func:`mgcc_monai.data.contents.image_moments`.
     """
@@ -49,11 +49,11 @@ class _Seen:
 
 @dataclass
 class _Read:
-    """A dataset, all of whose images were read.
+    """A dataset after all its images were read.
 
     Args:
         data: the dataset.
-        seen: what is kept of each image that can be read, by its path in the dataset.
+        seen: what is kept of each readable image, by its path in the dataset.
     """
 
     data: Dataset
@@ -97,16 +97,16 @@ def _near_copies(read: _Read, workers: int) -> Iterator[tuple[Any, str]]:
 
 _READ_CHECKS = (
     Check("statistics-differ", WARNING, "statistics against the images", _statistics_differ, "run prepare again"),
-    Check("brightness-outlier", WARNING, "mean grey levels", _outliers, "look at it"),
+    Check("brightness-outlier", WARNING, "mean grey levels", _outliers, "inspect it"),
 )
 _NEAR_COPIES = Check(
     "near-copy-across-lists",
     FAULT,
-    "images all but equal across lists",
+    "near-duplicates across lists",
     None,
-    "figures would leak; give both one group, run prepare or split again",
+    "results would be biased; give both one group, run prepare or split again",
 )
-_FILE = Check("dataset-file", FAULT, "the dataset's file", None, "run prepare again")
+_FILE = Check("dataset-file", FAULT, "the dataset file", None, "run prepare again")
 
 CHECKS: list[Check] = [
     _FILE,
@@ -123,16 +123,16 @@ _REGISTERED: dict[str, list[Check]] = {"dataset": [], "image": [], "pair": []}
 
 
 def register(check: Check, of: str = "image") -> Check:
-    """Add a check of your own, which :func:`check_dataset` then runs behind those of this package.
+    """Add a check of your own; :func:`check_dataset` runs it after those of this package.
 
     Args:
-        check: its ``find`` gets what ``of`` says.
-        of: ``image``: :class:`mgcc_monai.data.checks.images.FileFacts` of each image; ``pair``: an image with its mask,
-            :class:`mgcc_monai.data.checks.masks.Pair`; ``dataset``: the whole,
+        check: the check; ``of`` says what its ``find`` receives.
+        of: ``image``: the :class:`mgcc_monai.data.checks.images.FileFacts` of each image; ``pair``: each image with its
+            mask, a :class:`mgcc_monai.data.checks.masks.Pair`; ``dataset``: the whole
             :class:`mgcc_monai.data.checks.dataset.Dataset`.
 
     Raises:
-        ValueError: when there is a check of this name, or no such ``of``.
+        ValueError: if a check of this name exists, or ``of`` is unknown.
     """
     if of not in _REGISTERED or any(other.name == check.name for other in CHECKS):
         raise ValueError(f"a check of {', '.join(_REGISTERED)} with a new name is needed, got {of!r}, {check.name!r}.")
@@ -146,9 +146,9 @@ class Report:
     """What the checks found.
 
     Args:
-        file: the dataset's file.
-        images: how many images were read.
-        findings: everything, faults first, in the order of the checks.
+        file: the dataset file.
+        images: number of images read.
+        findings: all findings, faults first, in the order of the checks.
     """
 
     file: Path
@@ -157,21 +157,21 @@ class Report:
 
     @property
     def faults(self) -> list[Finding]:
-        """What must be put right."""
+        """Findings that must be corrected."""
         return [finding for finding in self.findings if finding.severity == FAULT]
 
     @property
     def warnings(self) -> list[Finding]:
-        """What should be looked at."""
+        """Findings that should be inspected."""
         return [finding for finding in self.findings if finding.severity == WARNING]
 
     @property
     def counts(self) -> dict[str, int]:
-        """How often each check fired, of those that did."""
+        """Number of findings per check, for the checks that fired."""
         return dict(Counter(finding.check for finding in self.findings))
 
     def table(self) -> str:
-        """Show checks with their counts, and below each the files; of a warning's files the first 20."""
+        """Return a table of the checks that fired, each with its count and files (at most 20 for a warning)."""
         severities = {finding.check: finding.severity for finding in self.findings}
         lines = [f"{'check':<24}{'severity':<10}{'count':>7}"] if severities else []
         for name, count in self.counts.items():
@@ -185,7 +185,7 @@ class Report:
         return "\n".join(lines)
 
     def content(self) -> dict[str, Any]:
-        """Everything, as JSON can hold it."""
+        """Return the report as a JSON-serialisable dictionary."""
         return {
             "dataset": str(self.file),
             "checks": [check.name for check in CHECKS],
@@ -198,7 +198,7 @@ class Report:
 
 
 def _check_files(data: Dataset, name: str, item: Mapping[str, Any]) -> _Seen:
-    """Read an item's files once, and run all checks over them."""
+    """Read an item's files once and run all checks on them."""
     label = item.get("label", item.get("withheld_label"))
     label = label if label and data.present(label) else None
     pair = Pair(item, name == "normal" or item["class"] == "normal", inspect_file(data.path(item["image"])))
@@ -232,11 +232,11 @@ def check_dataset(dataset_dir: str | Path, near_copies: bool = True, workers: in
 
     Args:
         dataset_dir: the dataset's folder, or a file like ``dataset.json`` itself.
-        near_copies: also look for near-duplicates across lists; their time grows with the square of the images.
-        workers: threads.
+        near_copies: also search for near-duplicates across lists; takes time quadratic in the number of images.
+        workers: number of threads.
 
     Returns:
-        What was found, faults first.
+        The findings, faults first.
 
     Raises:
         MGCCError: if there is no dataset.

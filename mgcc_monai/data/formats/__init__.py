@@ -1,1 +1,1 @@
-"""Image files, a module per format: opened once, read frame by frame."""
+"""Image files, one module per format: opened once, read frame by frame."""

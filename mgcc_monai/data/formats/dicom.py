@@ -1,4 +1,4 @@
-"""Reading DICOM ultrasound: what the header says of the picture, and one frame at a time."""
+"""Read DICOM ultrasound: the header, and one frame at a time."""
 
 from __future__ import annotations
 
@@ -34,11 +34,11 @@ _TAGS = (
 
 @dataclass(frozen=True)
 class Region:
-    """A part of the picture that shows tissue.
+    """A part of the image that shows tissue.
 
     Args:
-        box: left, top, right and bottom in pixels; right and bottom are the first ones outside.
-        spacing: (row, column) size of a pixel in mm, or None where the header does not say.
+        box: left, top, right and bottom in pixels; right and bottom are exclusive.
+        spacing: (row, column) pixel size in mm, or None if the header does not state it.
     """
 
     box: Box
@@ -47,18 +47,18 @@ class Region:
 
 @dataclass(frozen=True)
 class Dicom:
-    """What is used of a DICOM header; nothing of it names a person.
+    """The fields of a DICOM header that are used; none identifies a person.
 
     Args:
         path: the file.
         rows: height of a frame.
-        columns: its width.
-        frames: how many there are.
-        burned_in: the header says that text on the patient is in the pixels.
-        regions: the two-dimensional ultrasound regions, the largest first.
-        spacing: (row, column) size of a pixel in mm outside the regions, or None.
+        columns: width of a frame.
+        frames: number of frames.
+        burned_in: whether the header says that text about the patient is in the pixels.
+        regions: the two-dimensional ultrasound regions, largest first.
+        spacing: (row, column) pixel size in mm outside the regions, or None.
         syntax: UID of the transfer syntax.
-        mode: the type of a pixel's values.
+        mode: data type of the pixel values.
     """
 
     path: Path
@@ -86,10 +86,10 @@ class Dicom:
         return Image.fromarray(values) if values.ndim == 3 else values
 
     def affine(self, index: int) -> None:
-        """None: only sizes are read."""
+        """Return None: only pixel sizes are read."""
 
     def spacing_in(self, box: Box) -> tuple[float, float] | None:
-        """Size of a pixel inside a box, (row, column) in mm; None where it is unknown or differs within the box."""
+        """Return the (row, column) pixel size in mm in a box; None if it is unknown or differs within the box."""
         left, top, right, bottom = box
         found = [
             region.spacing
@@ -113,7 +113,7 @@ def _pydicom(path: Path) -> Any:
 
 
 def _positive(values: Any, factor: float = 1.0) -> tuple[float, float] | None:
-    """Two lengths in mm, or None unless both are numbers other than 0; the sign only says which way an axis runs."""
+    """Return two lengths in mm, or None unless both are nonzero numbers; the sign only gives the axis direction."""
     try:
         row, column = (abs(float(value)) * factor for value in values)
     except (TypeError, ValueError):
@@ -130,10 +130,10 @@ def _header_spacing(dataset: Any) -> tuple[float, float] | None:
 
 
 def _regions(path: Path, dataset: Any) -> tuple[Region, ...] | None:
-    """The two-dimensional regions, cut to the picture; or None where they are those of another one.
+    """Return the two-dimensional regions, clipped to the image; None if they describe another image.
 
-    A picture that was cropped loses a part of a region on the side of the cut, and the size of its pixels stays. One
-    that was shrunk is exceeded on both axes, and neither places nor sizes hold any more.
+    In a cropped image a region extends beyond the cut side, and the pixel size stays valid. In a shrunk image a region
+    extends beyond the image on both axes, and neither positions nor sizes are valid.
     """
     rows, columns = int(dataset.Rows), int(dataset.Columns)
     names = [f"RegionLocation{name}" for name in ("MinX0", "MinY0", "MaxX1", "MaxY1")]
@@ -143,7 +143,7 @@ def _regions(path: Path, dataset: Any) -> tuple[Region, ...] | None:
         if item.get("RegionSpatialFormat") != _TWO_DIMENSIONAL or None in places:
             continue
         left, top, right, bottom = (int(place) for place in places)
-        right, bottom = right + 1, bottom + 1  # the last pixel is inside, though some scanners name the one behind
+        right, bottom = right + 1, bottom + 1  # the last pixel is inclusive, but some scanners give the one after it
         beyond = (right > columns + 1, bottom > rows + 1)
         if all(beyond) or left >= columns or top >= rows:
             logger.warning("%s: its ultrasound regions are those of a larger picture; its sizes are not used.", path)
@@ -191,14 +191,14 @@ def _cached(path: Path, changed: int, size: int) -> Dicom:
 
 
 def open_dicom(path: str | Path) -> Dicom:
-    """Read what is used of a DICOM header; the pixels stay on the disk.
+    """Read the DICOM header; the pixels stay on disk.
 
     Args:
         path: the file.
 
     Raises:
-        MGCCError: if pydicom is not installed, or the file is damaged, holds no picture, does not say how its pixels
-            are stored, or holds another number of frames than it says.
+        MGCCError: if pydicom is not installed, or the file is damaged, contains no image, does not state how its
+            pixels are stored, or contains a different number of frames than it states.
     """
     path = Path(path)
     state = path.stat()
@@ -213,18 +213,18 @@ def _cached_object(path: Path, changed: int, size: int) -> str:
             warnings.simplefilter("ignore")
             dataset = pydicom.dcmread(path, stop_before_pixels=True, specific_tags=list(_OBJECT_TAGS))
             return other_object(dataset, pydicom)
-    except Exception:  # a damaged file can make a parser raise anything; who reads it says so
+    except Exception:  # a damaged file can make a parser raise anything; reported on reading
         return ""
 
 
 def not_a_picture(path: str | Path) -> str | None:
-    """Name what a DICOM file holds that is no picture, as ``Segmentation Storage``.
+    """Return the class of a DICOM file that is not an image, such as ``Segmentation Storage``.
 
     Args:
         path: the file.
 
     Returns:
-        Its class; None where it holds a picture, or cannot be read, which :func:`open_dicom` tells.
+        Its class; None if it is an image, or cannot be read (:func:`open_dicom` reports that).
     """
     path = Path(path)
     state = path.stat()
@@ -235,7 +235,7 @@ def not_a_picture(path: str | Path) -> str | None:
 
 
 def _undecoded(path: Path, syntax: str, error: Exception) -> MGCCError:
-    """Say why a frame could not be decoded: no decoder installed, or a damaged file."""
+    """Return the error of a frame that could not be decoded: no decoder installed, or a damaged file."""
     pydicom = _pydicom(path)
     uid = pydicom.uid.UID(syntax)
     if not pydicom.pixels.get_decoder(uid).is_available:
@@ -244,17 +244,17 @@ def _undecoded(path: Path, syntax: str, error: Exception) -> MGCCError:
 
 
 def read_frame(file: Dicom, index: int) -> np.ndarray:
-    """Decode one frame, and no other; whatever its encoding, white is the largest value.
+    """Decode one frame and no other; white is the largest value in every encoding.
 
     Args:
         file: the open file.
-        index: of the frame, from 0.
+        index: index of the frame, from 0.
 
     Returns:
-        HW grey values (uint8, or deeper where more than 8 bits are stored), or HW3 uint8 colours.
+        HW grey values (uint8, or deeper if more than 8 bits are stored), or HW3 uint8 colours.
 
     Raises:
-        MGCCError: if the file is damaged, or no decoder for its compression is there.
+        MGCCError: if the file is damaged, or no decoder for its compression is installed.
     """
     path = file.path
     pydicom = _pydicom(path)
@@ -278,7 +278,7 @@ def read_frame(file: Dicom, index: int) -> np.ndarray:
 
 
 def _within_bits(path: Path, values: np.ndarray, bits: int) -> np.ndarray:
-    """Give values their sign from the bits that are used; refuse values that need more of them."""
+    """Sign-extend values from the bits in use; refuse values that need more bits."""
     signed = values.dtype.kind == "i"
     if values.min() < (-(2 ** (bits - 1)) if signed else 0) or values.max() > 2**bits - 1:
         found = f"values of {values.min()} to {values.max()}, which need more bits than its BitsStored of {bits}"
@@ -288,7 +288,7 @@ def _within_bits(path: Path, values: np.ndarray, bits: int) -> np.ndarray:
 
 
 def _from_palette(values: np.ndarray, dataset: Any, apply_color_lut: Any) -> np.ndarray:
-    """Colours of a palette as HW3 uint8: the upper byte of 16 bits, or the lower where the palette uses no other."""
+    """Return palette colours as HW3 uint8: the upper byte of 16 bits, or the lower if the palette uses only that."""
     colours = apply_color_lut(values, dataset)
     if colours.dtype == np.uint8:
         return colours

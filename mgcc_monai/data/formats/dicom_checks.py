@@ -1,4 +1,4 @@
-"""What must hold of a DICOM file before its pixels are read: a picture, described so that it can be read."""
+"""Checks of a DICOM file before its pixels are read: it is an image, and its description is usable."""
 
 from __future__ import annotations
 
@@ -21,17 +21,17 @@ REG FID PLAN RWV SMR""".split()  # modalities
 _VOLUME = "1.2.840.10008.5.1.4.1.1.6.2"  # Enhanced US Volume Storage
 _RLE, _DEFLATED = "1.2.840.10008.1.2.5", "1.2.840.10008.1.2.1.99"
 _FLOATS = (0x7FE00008, 0x7FE00009)
-_STARTS = (b"\xff\xd8", b"\xff\x4f")  # of a JPEG or JPEG-LS, and of a JPEG 2000 stream
+_STARTS = (b"\xff\xd8", b"\xff\x4f")  # start of a JPEG or JPEG-LS stream, and of a JPEG 2000 stream
 _UNDEFINED = 0xFFFFFFFF
 
 
 def other_object(dataset: Any, pydicom: Any) -> str:
-    """Name what a file holds that is no picture, as ``Segmentation Storage``; "" where it is one.
+    """Return the class of a file that is not an image, such as ``Segmentation Storage``; "" for an image.
 
-    Standard classes are pictures where their name says so; those of a manufacturer where they have rows and columns.
+    Standard classes are images if their name says so; those of a manufacturer if they have rows and columns.
 
     Args:
-        dataset: with SOPClassUID, Modality, Rows and Columns where the file has them.
+        dataset: with SOPClassUID, Modality, Rows and Columns if the file has them.
         pydicom: the module.
     """
     uid = pydicom.uid.UID(str(dataset.get("SOPClassUID") or dataset.file_meta.get("MediaStorageSOPClassUID") or ""))
@@ -42,7 +42,7 @@ def other_object(dataset: Any, pydicom: Any) -> str:
 
 
 def check_syntax(path: Path, syntax: str, pydicom: Any) -> None:
-    """Refuse files whose pixels are stored in a way that is not named or not read.
+    """Refuse a file with a missing or unsupported transfer syntax.
 
     Args:
         path: the file.
@@ -50,7 +50,7 @@ def check_syntax(path: Path, syntax: str, pydicom: Any) -> None:
         pydicom: the module.
 
     Raises:
-        MGCCError: names the way.
+        MGCCError: if it is missing or unsupported; the message names it.
     """
     if not syntax:
         raise MGCCError(f"{path}: names no transfer syntax, so how its pixels are stored is unknown; export it again")
@@ -69,14 +69,14 @@ def check_syntax(path: Path, syntax: str, pydicom: Any) -> None:
 
 
 def check_description(path: Path, dataset: Any) -> None:
-    """Refuse a header that does not say, or says in contradiction, how pixels are stored.
+    """Refuse a header with a missing or contradictory description of the pixels.
 
     Args:
         path: the file.
         dataset: with Rows, Columns and ``PIXEL_TAGS``.
 
     Raises:
-        MGCCError: names the element.
+        MGCCError: if so; the message names the element.
     """
     needed = [name for name in PIXEL_TAGS if name != "HighBit"]
     needed = needed[: None if int(dataset.get("SamplesPerPixel") or 1) > 1 else -1]
@@ -104,7 +104,7 @@ def check_description(path: Path, dataset: Any) -> None:
 
 
 def _encapsulated(file: BinaryIO, syntax: str, pydicom: Any) -> int | None:
-    """Frames in compressed pixel data: a stream begins with a mark of its own, and RLE has a fragment a frame."""
+    """Count the frames in compressed pixel data: by the start marks of streams, or for RLE one fragment per frame."""
     table = pydicom.encaps.parse_basic_offsets(file)
     fragments, places = pydicom.encaps.parse_fragments(file)
     if syntax == _RLE:
@@ -117,11 +117,11 @@ def _encapsulated(file: BinaryIO, syntax: str, pydicom: Any) -> int | None:
 
 
 def check_frames(path: Path, dataset: Any, file: BinaryIO, syntax: str, pydicom: Any) -> int:
-    """Count frames, and refuse a file whose header and pixel data do not tell the same number.
+    """Count the frames, and refuse a file if its header and pixel data disagree on their number.
 
     Args:
         path: the file.
-        dataset: as of :func:`check_description`, with NumberOfFrames.
+        dataset: as for :func:`check_description`, with NumberOfFrames.
         file: the file, at the start of its pixel data element.
         syntax: UID of its transfer syntax.
         pydicom: the module.
@@ -130,7 +130,7 @@ def check_frames(path: Path, dataset: Any, file: BinaryIO, syntax: str, pydicom:
         The number of frames.
 
     Raises:
-        MGCCError: if there are no pixel data, too few, or those of another number of frames.
+        MGCCError: if pixel data are missing, too short, or contain another number of frames.
     """
     uid = pydicom.uid.UID(syntax)
     order = "<" if uid.is_little_endian else ">"

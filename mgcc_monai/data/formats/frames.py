@@ -1,4 +1,4 @@
-"""Which files are images, what else lies beside them, and the paths that stand for one frame of a file."""
+"""Find image files, report other files beside them, and name single frames of a file by path."""
 
 from __future__ import annotations
 
@@ -37,17 +37,17 @@ _PICTURES = (".png", ".jpg", ".jpeg", ".jfif", ".bmp", ".tif", ".tiff", ".webp",
 IMAGE_SUFFIXES = (*_PICTURES, ".nii", ".nii.gz", *DICOM_SUFFIXES)
 
 _VIDEOS = (".mp4", ".m4v", ".avi", ".mov", ".mkv", ".wmv", ".webm", ".mpg", ".mpeg")
-_ANIMATED = (".gif", ".webp")  # that may hold one picture or a video
+_ANIMATED = (".gif", ".webp")  # may hold one image or a video
 _FRAME = re.compile(r"(.+)_frame(\d+)")
 _SYSTEM = ("thumbs.db", "ehthumbs.db", "desktop.ini", "__macosx", "@eadir", "$recycle.bin", "lost+found")
-_TEXTS = ("readme", "license", "licence")  # names that need no word, with any suffix
-_KINDS = 6  # suffixes of files that are not read, told by name
+_TEXTS = ("readme", "license", "licence")  # names that are ignored silently, with any suffix
+_KINDS = 6  # suffixes of unread files to list by name
 
 
 def suffix(path: str | Path) -> str:
-    """Give a file's suffix in lower case where it is one that is known; ``.nii.gz`` counts as one.
+    """Return a file's suffix in lower case if it is a known one, else ""; ``.nii.gz`` counts as one.
 
-    The last part of a name such as ``1.2.840.113619.7`` is none.
+    The last part of a name such as ``1.2.840.113619.7`` is not a suffix.
     """
     name = Path(path).name.lower()
     known = (".nii.gz", *IMAGE_SUFFIXES, *_VIDEOS)
@@ -55,13 +55,13 @@ def suffix(path: str | Path) -> str:
 
 
 def image_stem(path: str | Path) -> str:
-    """Give a file's name without its suffix; ``.nii.gz`` counts as one."""
+    """Return a file's name without its suffix; ``.nii.gz`` counts as one suffix."""
     path = Path(path)
     return path.name[: len(path.name) - len(suffix(path))]
 
 
 def is_dicom(path: str | Path) -> bool:
-    """Tell whether a file is DICOM: by its suffix, or where it has none that is known by its first bytes."""
+    """Return whether a file is DICOM: by its suffix or, without a known suffix, by its first bytes."""
     path = Path(path)
     if suffix(path) or path.name.upper() == "DICOMDIR" or not path.is_file():
         return suffix(path) in DICOM_SUFFIXES
@@ -70,19 +70,19 @@ def is_dicom(path: str | Path) -> bool:
 
 
 def is_image(path: str | Path) -> bool:
-    """Tell whether a file is an image that is read: by its suffix in any case, or DICOM without one."""
+    """Return whether a file is a supported image: by its suffix in any case, or DICOM without one."""
     return suffix(path) in IMAGE_SUFFIXES or is_dicom(path)
 
 
 def video(path: str | Path) -> str:
-    """Say what is wrong with a video, by its suffix or as an animated GIF or WebP; nothing of any other file."""
+    """Return the error for a video (by suffix, or an animated GIF or WebP); "" for any other file."""
     kind = suffix(path)
     moving = kind in _VIDEOS
     if kind in _ANIMATED:
         try:
             with Image.open(path) as picture:
                 moving = bool(getattr(picture, "is_animated", False))
-        except Exception:  # a damaged file can make a decoder raise anything; who reads it says what is wrong
+        except Exception:  # a damaged file can make a decoder raise anything; reported on reading
             moving = False
     return "a video, where one frame is expected; export the frames wanted as PNG files" if moving else ""
 
@@ -94,13 +94,13 @@ def _natural(path: Path) -> list[tuple[int, int, str]]:
 
 @dataclass
 class Tree:
-    """What lies in a folder and in all folders in it.
+    """The files of a folder and all its subfolders.
 
     Args:
         folder: the folder.
-        images: images by the folder that they lie in, in natural order: 2 before 10.
-        faults: a line for each video, dead link, and file or folder that cannot be opened.
-        unread: other files with what they are called, but for hidden ones and those that systems leave behind.
+        images: images by folder, in natural order: 2 before 10.
+        faults: one error per video, broken link, and file or folder that cannot be opened.
+        unread: other files and their kinds, except hidden and system files.
     """
 
     folder: Path
@@ -109,10 +109,10 @@ class Tree:
     unread: dict[Path, str] = field(default_factory=dict)
 
     def elsewhere(self, read: Iterable[Path], place: str) -> list[str]:
-        """Say which images lie where none are read, a fault for each folder.
+        """Return one error per folder with images that are not read.
 
         Args:
-            read: the folders whose images are read.
+            read: folders from which images are read.
             place: where images belong, in words.
         """
         read, faults = set(read), []
@@ -123,7 +123,7 @@ class Tree:
         return faults
 
     def tell_unread(self, used: Iterable[Path] = ()) -> None:
-        """Log in one line how many files are not read, by suffix; files that are used otherwise do not count."""
+        """Log one line with the number of unread files by kind; files in ``used`` do not count."""
         left = set(self.unread) - set(used)
         kinds = Counter(self.unread[path] for path in left)
         told = [f"{count} {kind}" for kind, count in sorted(kinds.items(), key=lambda kind: (-kind[1], kind[0]))]
@@ -134,7 +134,7 @@ class Tree:
 
 
 def _kind(path: Path) -> str:
-    """What a file that is not read is called: its suffix, if it has one."""
+    """Return the kind of an unread file: its suffix, if it has one."""
     return path.suffix.lower() if re.search(r"\.[^\W\d]\w{,9}$", path.name) else "without suffix"
 
 
@@ -143,7 +143,7 @@ def _closed(path: str | Path, error: OSError) -> str:
 
 
 def _sort_out(folder: Path, tree: Tree, apart: dict[str, set[Path]]) -> list[Path]:
-    """Add the files of one folder to a tree, and give the folders in it; each file is opened once at most."""
+    """Add the files of one folder to a tree and return its subfolders; each file is opened at most once."""
     folders, images = [], []
     for entry in os.scandir(folder):
         path, name = folder / entry.name, entry.name.lower()
@@ -174,7 +174,7 @@ def _sort_out(folder: Path, tree: Tree, apart: dict[str, set[Path]]) -> list[Pat
 
 
 def list_images(folder: str | Path) -> list[Path]:
-    """List the images of a folder, not of folders in it: 2 before 10; hidden files and videos left out.
+    """List the images of a folder, not of its subfolders, in natural order; skip hidden files and videos.
 
     Args:
         folder: where to look.
@@ -188,11 +188,11 @@ def list_images(folder: str | Path) -> list[Path]:
 
 
 def read_tree(folder: str | Path, skip: Iterable[Any] = ()) -> Tree:
-    """Look at all files of a folder and of the folders in it, so that none is passed over unseen; links are followed.
+    """Sort all files of a folder and its subfolders, so that none is silently ignored; links are followed.
 
     Args:
         folder: where to look.
-        skip: files and folders in it that are read or written otherwise; None stands for none.
+        skip: files and folders to skip; None entries are ignored.
     """
     tree, apart = Tree(Path(folder)), {}
     for path in (Path(os.path.abspath(path)) for path in skip if path is not None):
@@ -215,15 +215,15 @@ def read_tree(folder: str | Path, skip: Iterable[Any] = ()) -> Tree:
 
 
 def frame_path(path: str | Path, number: int | None = None) -> Path:
-    """Give the path that stands for a frame of a file, so that each frame has a name of its own.
+    """Return the path that stands for a frame of a file, so that each frame has its own name.
 
     Args:
         path: the file.
-        number: the frame, from 1; None where the file has one frame only.
+        number: the frame, from 1; None if the file has only one frame.
 
     Returns:
-        ``NAME_frame0012.dcm`` for frame 12 of ``NAME.dcm``; a DICOM file without a suffix is given one, so that
-        whoever cuts the suffix off does not cut the name.
+        ``NAME_frame0012.dcm`` for frame 12 of ``NAME.dcm``. A DICOM file without a suffix gets one, so that removing
+        the suffix never removes part of the name.
     """
     path = Path(path)
     stem = image_stem(path)
@@ -232,13 +232,13 @@ def frame_path(path: str | Path, number: int | None = None) -> Path:
 
 
 def locate(path: str | Path) -> tuple[Path, int | None]:
-    """Give the file and the frame that a path of :func:`frame_path` stands for.
+    """Return the file and frame that a path from :func:`frame_path` stands for.
 
     Args:
         path: such a path, or that of a file.
 
     Returns:
-        The file, and the frame from 1, or None where the path names none. A file of that very name comes first.
+        The file, and the frame from 1, or None if the path names none. A file with exactly this name takes precedence.
     """
     path = Path(path)
     stem = image_stem(path)

@@ -1,4 +1,4 @@
-"""Reading one image or one mask, of any usual kind, into one form; or saying plainly what is wrong with the file."""
+"""Read an image or mask of any common format into one form, or say what is wrong with the file."""
 
 from __future__ import annotations
 
@@ -28,14 +28,14 @@ __all__ = [
 
 @dataclass(frozen=True)
 class Frame:
-    """One frame of an image file, and nothing of its header but the size and the place of a pixel.
+    """One frame of an image file, with its pixel size and position but nothing else from the header.
 
     Args:
         pixels: uint8 HW.
-        spacing: (row, column) size of a pixel in mm, or None where the file does not say.
-        box: left, top, right and bottom of what was cut out of the frame; right and bottom are the first ones outside.
-        whole: height and width of the frame.
-        affine: 4 x 4 over (x, y, z) of the pixels, as a NIfTI tells it; else None.
+        spacing: (row, column) pixel size in mm, or None if the file does not state it.
+        box: left, top, right and bottom of the part kept; right and bottom are exclusive.
+        whole: height and width of the uncropped frame.
+        affine: 4 x 4 over (x, y, z) of the pixels, from a NIfTI; else None.
     """
 
     pixels: np.ndarray
@@ -51,7 +51,7 @@ def _check_finite(path: Path, values: np.ndarray) -> None:
 
 
 def to_bytes(values: np.ndarray, path: Path) -> np.ndarray:
-    """Scale deeper values to 8 bits by their own minimum and maximum; 8 bits pass unchanged."""
+    """Scale deeper values to 8 bits by their own minimum and maximum; 8-bit values pass unchanged."""
     if values.dtype == np.uint8:
         return np.ascontiguousarray(values)
     _check_finite(path, values)
@@ -61,21 +61,21 @@ def to_bytes(values: np.ndarray, path: Path) -> np.ndarray:
 
 
 def grey(picture: Image.Image | np.ndarray) -> np.ndarray:
-    """A Pillow image as HW: luminance where it is coloured; alpha is dropped. Values stay."""
+    """Return a Pillow image as HW: luminance for colour, alpha dropped, values not rescaled."""
     if isinstance(picture, np.ndarray):
         return picture
     if picture.mode in ("LA", "La"):
         picture = picture.getchannel(0)
-    if picture.mode in ("P", "PA"):  # whose transparency must not be mixed in
+    if picture.mode in ("P", "PA"):  # their transparency must not be mixed in
         picture = picture.convert("RGBA")
     return np.asarray((picture if picture.mode in ("1", "L") else picture.convert("RGB")).convert("L"))
 
 
 def parse_crop(crop: Any = None) -> str | Box:
-    """Read what is to be cut out: ``none``, ``region``, or left, top, width and height in pixels.
+    """Parse the part to keep: ``none``, ``region``, or left, top, width and height in pixels.
 
     Args:
-        crop: None or one of the words; or four whole numbers, in a sequence or in text with commas.
+        crop: None or one of the words; or four integers, as a sequence or comma-separated text.
 
     Returns:
         "none", "region", or left, top, width, height.
@@ -96,7 +96,7 @@ def parse_crop(crop: Any = None) -> str | Box:
 
 
 def _crop_box(path: Path, crop: Any, size: tuple[int, int], source: Source) -> Box:
-    """The box to cut out of a frame of (height, width); see :class:`Frame`."""
+    """Return the box to crop from a frame of (height, width); see :class:`Frame`."""
     height, width = size
     header = source if isinstance(source, Dicom) else None
     whole, wanted = (0, 0, width, height), parse_crop(crop)
@@ -120,28 +120,28 @@ def _crop_box(path: Path, crop: Any, size: tuple[int, int], source: Source) -> B
 
 @plain_os_errors()
 def load_frame(path: str | Path, frame: Any = None, crop: Any = None) -> Frame:
-    """Read one frame as grey values, with the size of its pixels.
+    """Read one frame as grey values, with its pixel size.
 
     Colour becomes luminance, alpha is dropped, an EXIF orientation is applied, MONOCHROME1 is inverted, a NIfTI is
-    transposed (rows come first), and more than 8 bits are scaled by the own minimum and maximum of what was cut out.
+    transposed (rows come first), and more than 8 bits are scaled by the minimum and maximum of the cropped part.
     Other frames are not read.
 
     Args:
-        path: the file, or a path of :func:`mgcc_monai.data.formats.frames.frame_path`, whose frame goes before
+        path: the file, or a path from :func:`mgcc_monai.data.formats.frames.frame_path`; the frame it names overrides
             ``frame``.
-        frame: ``first``, ``middle``, a number from 1, or None where exactly one is expected.
+        frame: ``first``, ``middle``, a number from 1, or None if exactly one is expected.
         crop: see :func:`parse_crop`; ``region`` is the largest two-dimensional region of a DICOM header.
 
     Raises:
-        MGCCError: if the file is missing, empty, damaged, not an image, too large, has no such frame or region, or says
-            that text on the patient is burned in while nothing is cropped.
+        MGCCError: if the file is missing, empty, damaged, not an image, too large, has no such frame or region, or
+            declares burned-in text about the patient and is not cropped.
     """
     path, number = locate(path)
     frame = number if number is not None else frame
     with open_source(path) as source:
         index = frame_index(path, source.frames, frame)
         if isinstance(source, Dicom):
-            _crop_box(path, crop, source.size, source)  # refused before it is decoded
+            _crop_box(path, crop, source.size, source)  # refuse before decoding
         values, affine = grey(source.picture(index)), source.affine(index)
         left, top, right, bottom = box = _crop_box(path, crop, values.shape, source)
         spacing = source.spacing_in(box)
@@ -160,14 +160,14 @@ def read_image(path: str | Path, frame: Any = None, crop: Any = None) -> np.ndar
 
 
 def _pack(bands: np.ndarray) -> np.ndarray:
-    """HWC uint8 colours as one integer a pixel: the grey level (uint8) or, if any is coloured, r + 256 g + 65536 b."""
+    """Pack HWC uint8 colours: one grey level (uint8) per pixel or, if any is coloured, r + 256 g + 65536 b."""
     if (bands == bands[..., :1]).all():
         return bands[..., 0]
     return bands.astype(np.uint32) @ (256 ** np.arange(bands.shape[2], dtype=np.uint32))
 
 
 def _mask_values(picture: Image.Image | np.ndarray) -> np.ndarray:
-    """One number a pixel: the colour, or where that says nothing the palette's index or the alpha. Values stay."""
+    """Return one number per pixel: the colour or, if that is uniform, the palette index or alpha. No rescaling."""
     if isinstance(picture, np.ndarray):
         return picture
     if picture.mode == "P":
@@ -183,19 +183,19 @@ def _mask_values(picture: Image.Image | np.ndarray) -> np.ndarray:
 
 
 def _without_ringing(grey: np.ndarray) -> np.ndarray:
-    """Undo a JPEG's ringing: near black is 0, near white 255, and an edge between them is cut in the middle."""
+    """Remove JPEG ringing by thresholding at mid-grey, if nearly all pixels are close to black or white."""
     if grey.max() >= 192 and ((grey >= 64) & (grey < 192)).mean() <= 0.02:
         return np.where(grey >= 128, 255, 0)
     return grey
 
 
 def read_mask(path: str | Path) -> np.ndarray:
-    """Read one mask: 0 is background, the one other value is lesion.
+    """Read one mask: 0 is background, the only other value is lesion.
 
-    As it is stored; :func:`mgcc_monai.data.formats.nifti.lay_on` brings that of a NIfTI into its image's axes.
+    Axes are as stored; :func:`mgcc_monai.data.formats.nifti.lay_on` aligns a NIfTI mask with its image.
 
-    Palette, 1-bit, grey, RGB and RGBA files are read by their colours (black is background). Where all pixels have
-    one colour, a palette's indices or the alpha channel are the mask. A JPEG's ringing is removed.
+    Palette, 1-bit, grey, RGB and RGBA files are read by their colours (black is background). If all pixels have the
+    same colour, the palette indices or the alpha channel are the mask. JPEG ringing is removed.
 
     Args:
         path: the file.
@@ -204,7 +204,7 @@ def read_mask(path: str | Path) -> np.ndarray:
         uint8 HW of 0 and 1.
 
     Raises:
-        MGCCError: as :func:`read_image`; or if the file holds more than background and one value.
+        MGCCError: as :func:`read_image`; or if the file contains more than background and one other value.
     """
     path = Path(path)
     with open_source(path) as source:
@@ -213,10 +213,10 @@ def read_mask(path: str | Path) -> np.ndarray:
 
 
 def binary(picture: Image.Image | np.ndarray, path: Path, jpeg: bool) -> np.ndarray:
-    """Give a mask's picture as :func:`read_mask` does.
+    """Convert a mask's picture as :func:`read_mask` does.
 
     Args:
-        picture: as a :class:`mgcc_monai.data.formats.source.Source` gives it.
+        picture: the picture of a :class:`mgcc_monai.data.formats.source.Source`.
         path: the file, for the message.
         jpeg: whether it was stored as JPEG.
     """

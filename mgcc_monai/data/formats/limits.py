@@ -1,4 +1,4 @@
-"""How large an image may be: its file on the disk, and its pixels once it is read; and how small."""
+"""Limits on the size of an image: bytes of its file, pixels once read, and sides."""
 
 from __future__ import annotations
 
@@ -22,30 +22,30 @@ __all__ = [
 ]
 
 MAX_PIXELS = 10_000 * 10_000
-"""Pixels of an image, all frames and channels counted; ultrasound has some 500,000."""
+"""Maximum pixels of a frame; a typical ultrasound image has some 500,000."""
 
 MAX_FILE_BYTES = 8 * MAX_PIXELS + (1 << 20)
-"""Bytes of a file: the largest allowed image, uncompressed, at 8 bytes a pixel, with a header."""
+"""Maximum bytes of a file: the largest allowed image, uncompressed, at 8 bytes per pixel, plus a header."""
 
 MIN_SIDE = 2
-"""Pixels of a side: of a mask with one row MONAI's ``SaveImage`` and ``Invert`` drop the axis."""
+"""Minimum pixels per side: for a mask with one row, MONAI's ``SaveImage`` and ``Invert`` drop the axis."""
 
 MAX_ASPECT = 31
-"""The longer side over the shorter: at 32, 16 pixels, the network's smallest side, leave none to the other side of an
-image that keeps its aspect."""
+"""Maximum ratio of the longer to the shorter side: at 32, resizing the longer side to the network's minimum of 16
+pixels with the aspect kept would leave no pixel for the shorter."""
 
 _BLOCK = 1 << 20
 
 
 def check_pixels(path: str | Path, *shape: int) -> None:
-    """Refuse an image by the size that its header states, before its pixels are read.
+    """Refuse an image that is too large according to its header, before its pixels are read.
 
     Args:
         path: the file.
-        shape: its sides in pixels, and its frames where it has several.
+        shape: its sides in pixels, and its frames if it has several.
 
     Raises:
-        MGCCError: when a side is negative or there are more than ``MAX_PIXELS``.
+        MGCCError: if a side is negative or there are more than ``MAX_PIXELS``.
     """
     sides = [int(side) for side in shape]
     if any(side < 0 for side in sides) or prod(sides) > MAX_PIXELS:
@@ -54,13 +54,13 @@ def check_pixels(path: str | Path, *shape: int) -> None:
 
 
 def check_file_size(path: str | Path) -> None:
-    """Refuse a file that is larger than any image that is allowed.
+    """Refuse a file that is larger than any allowed image.
 
     Args:
         path: the file.
 
     Raises:
-        MGCCError: when it has more than ``MAX_FILE_BYTES``.
+        MGCCError: if it has more than ``MAX_FILE_BYTES``.
     """
     size = Path(path).stat().st_size
     if size > MAX_FILE_BYTES:
@@ -68,13 +68,13 @@ def check_file_size(path: str | Path) -> None:
 
 
 def check_unpacked(path: str | Path) -> None:
-    """Refuse a .gz file that unpacks to more than ``MAX_FILE_BYTES``; it is unpacked block by block and not kept.
+    """Refuse a .gz file that unpacks to more than ``MAX_FILE_BYTES``; it is unpacked in blocks and not kept.
 
     Args:
-        path: the file, which ends in .gz.
+        path: the file, with a name that ends in .gz.
 
     Raises:
-        MGCCError: when it is larger. A damaged file passes; who reads it next says so.
+        MGCCError: if it is larger. A damaged file passes; the error is reported when it is read.
     """
     total = 0
     try:
@@ -88,13 +88,13 @@ def check_unpacked(path: str | Path) -> None:
 
 
 def wrong_sides(shape: Sequence[int]) -> str:
-    """Say what is wrong with the sides of an image, or of what was cut out of it, for all that is done with it later.
+    """Return what is wrong with the sides of an image or crop: too short, or too unequal to be processed.
 
     Args:
         shape: height and width in pixels.
 
     Returns:
-        What was found and what to do, or nothing.
+        What was found and what to do; "" if nothing is wrong.
     """
     shorter, longer = sorted(shape)
     size = f"{shape[1]} x {shape[0]} pixels"

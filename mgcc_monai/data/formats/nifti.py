@@ -1,4 +1,4 @@
-"""NIfTI: which axes are a picture, where it lies in the world, and masks brought into their image's axes."""
+"""Read NIfTI files: image and frame axes, affines, and alignment of masks with their images."""
 
 from __future__ import annotations
 
@@ -20,24 +20,24 @@ from mgcc_monai.errors import MGCCError, one_line
 __all__ = ["Nifti", "is_nifti", "lay_on", "open_nifti"]
 
 _MILLIMETRES = {"meter": 1000.0, "mm": 1.0, "micron": 0.001, "unknown": 1.0}
-_COLOURS = (3, 4)  # values a pixel, of RGB and RGBA
-_THIN = 16  # pixels; a larger picture is not 3 or 4 wide
+_COLOURS = (3, 4)  # values per pixel of RGB and RGBA
+_THIN = 16  # pixels; an image larger than this is not 3 or 4 wide
 
 
 def is_nifti(path: str | Path) -> bool:
-    """Tell whether a file is NIfTI, by its suffix."""
+    """Return whether a file is NIfTI, by its suffix."""
     return suffix(path).startswith(".nii")
 
 
 @dataclass(frozen=True)
 class Nifti:
-    """A NIfTI whose header has been read.
+    """An open NIfTI; only its header has been read.
 
     Args:
         path: the file.
-        image: what nibabel gives.
-        axes: the axis along a picture's rows, and the one along its columns: the first two longer than one.
-        loop: the axis of its frames: the third that is longer than one; None where there is none.
+        image: the nibabel image.
+        axes: the axis along an image's rows and the one along its columns: the first two longer than one.
+        loop: the axis of the frames: the third longer than one; None if there is none.
     """
 
     path: Path
@@ -50,7 +50,7 @@ class Nifti:
 
     @property
     def mode(self) -> str:
-        """The type of its values; uint8 of colours."""
+        """Data type of the values; uint8 for colours."""
         stored = self.image.get_data_dtype()
         return "uint8" if stored.names else str(stored)
 
@@ -61,22 +61,22 @@ class Nifti:
 
     @property
     def frames(self) -> int:
-        """How many there are."""
+        """Number of frames."""
         return 1 if self.loop is None else self.image.shape[self.loop]
 
     @property
     def frame_shape(self) -> tuple[int, ...]:
-        """The file's shape with one frame."""
+        """The file's shape, reduced to one frame."""
         return tuple(1 if axis == self.loop else length for axis, length in enumerate(self.image.shape))
 
     def picture(self, index: int) -> Image.Image | np.ndarray:
-        """Read a frame, and no other of an uncompressed file; its first axis runs along the rows.
+        """Read one frame (of an uncompressed file, only that); its first axis runs along the rows.
 
         Returns:
-            Values HW, of the type stored and scaled as the header says; a picture of RGB and RGBA.
+            Values HW, in the stored type and scaled as the header says; a picture for RGB and RGBA.
 
         Raises:
-            MGCCError: if it is damaged, or its values are no numbers.
+            MGCCError: if it is damaged, or its values are not real numbers.
         """
         check_pixels(self.path, *self.size[::-1])
         place = [slice(None) if a in self.axes else index if a == self.loop else 0 for a in range(self.image.ndim)]
@@ -91,7 +91,7 @@ class Nifti:
         return values
 
     def spacing_in(self, box: tuple[int, int, int, int]) -> tuple[float, float] | None:
-        """(row, column) size of a pixel in mm; None where it is 1 x 1, which is what programs write that know none."""
+        """Return the (row, column) pixel size in mm; None if it is 1 x 1, which programs write for unknown sizes."""
         zooms = [float(self.image.header.get_zooms()[axis]) for axis in self.axes]
         factor = _MILLIMETRES.get(self.image.header.get_xyzt_units()[0], 1.0)
         known = all(np.isfinite(zoom) and zoom > 0 for zoom in zooms) and zooms != [1.0, 1.0]
@@ -99,19 +99,19 @@ class Nifti:
 
     @cached_property
     def world(self) -> np.ndarray | None:
-        """The affine of the first frame, 4 x 4 over the file's first three axes; None where the header tells none."""
+        """Affine of the first frame, 4 x 4 over the file's first three axes; None if the header has none."""
         header = self.image.header
         if not (int(header["sform_code"]) > 0 or int(header["qform_code"]) > 0) or max(self.axes) > 2:
             return None
         affine = np.array(self.image.affine, dtype=np.float64)
         (through,) = {0, 1, 2} - set(self.axes)
-        if not affine[:3, through].any():  # no thickness told
+        if not affine[:3, through].any():  # thickness unknown
             affine[:3, through] = np.cross(affine[:3, self.axes[0]], affine[:3, self.axes[1]])
         usable = np.isfinite(affine).all() and np.abs(np.linalg.det(affine)) > 1e-12
         return affine if usable else None
 
     def affine(self, index: int) -> np.ndarray | None:
-        """The affine of a frame, 4 x 4 over the axis along its rows, that along its columns and the third."""
+        """Return the affine of a frame, 4 x 4 over the axis along its rows, the one along its columns and the third."""
         if self.world is None:
             return None
         (through,) = {0, 1, 2} - set(self.axes)
@@ -135,13 +135,13 @@ def _check_packing(path: Path) -> None:
 
 
 def open_nifti(path: str | Path) -> Nifti:
-    """Open a NIfTI; the values stay on the disk.
+    """Open a NIfTI; the values stay on disk.
 
     Args:
         path: the file.
 
     Raises:
-        MGCCError: if it is damaged, too large, named otherwise than packed, or of a shape that is no picture or loop.
+        MGCCError: if it is damaged, too large, wrongly named for its packing, or not an image or loop by its shape.
     """
     path = Path(path)
     _check_packing(path)
@@ -171,22 +171,22 @@ def _told(affine: np.ndarray) -> str:
 
 
 def lay_on(image: str | Path, path: str | Path, mask: np.ndarray) -> np.ndarray:
-    """Bring a mask into its image's axes, by the affines of both.
+    """Align a mask with its image's axes, using the affines of both.
 
-    Axes are flipped and exchanged, and never resampled. Where one of the two is no NIfTI, or tells no affine (sform and
-    qform codes of 0), the mask stays as it is stored. So does one of another size, for the caller to refuse.
+    Axes are flipped or swapped, never resampled. If either file is not a NIfTI or has no affine (sform and qform codes
+    0), the mask stays as stored. So does a mask of another size, which the caller must refuse.
 
     Args:
-        image: the image's file, or a path of :func:`mgcc_monai.data.formats.frames.frame_path`; of a frame, the place
-            across its plane does not count.
+        image: the image's file, or a path from :func:`mgcc_monai.data.formats.frames.frame_path`; for a frame, the
+            position perpendicular to its plane is ignored.
         path: the mask's file.
         mask: HW, as stored.
 
     Returns:
-        HW; ``mask`` itself where there is nothing to turn.
+        HW; ``mask`` itself if nothing changes.
 
     Raises:
-        MGCCError: if the two are not of one grid: other directions or sizes of a pixel, or more than half a pixel off.
+        MGCCError: if the grids differ: other directions or pixel sizes, or more than half a pixel apart.
     """
     file, number = locate(image)
     if not (is_nifti(file) and is_nifti(path)):

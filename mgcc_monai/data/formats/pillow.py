@@ -1,4 +1,4 @@
-"""What Pillow opens: PNG, JPEG, BMP, TIFF, WebP and GIF."""
+"""Read the formats that Pillow opens: PNG, JPEG, BMP, TIFF, WebP and GIF."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ _ORIENTATION = 0x0112
 
 @dataclass
 class PillowFile:
-    """An open file, of which no pixels have been read.
+    """An open file; its pixels have not been read.
 
     Args:
         path: the file.
-        image: what Pillow gives, at the first frame.
-        pages: the numbers of those frames that are pictures.
+        image: the Pillow image, at the first frame.
+        pages: the numbers of the frames that are images.
     """
 
     path: Path
@@ -36,7 +36,7 @@ class PillowFile:
 
     @property
     def format(self) -> str:
-        """Pillow's name of it."""
+        """Pillow's name for the format."""
         return self.image.format or ""
 
     @property
@@ -46,7 +46,7 @@ class PillowFile:
 
     @property
     def frames(self) -> int:
-        """How many there are."""
+        """Number of frames."""
         return len(self.pages)
 
     @property
@@ -56,19 +56,19 @@ class PillowFile:
 
     @property
     def orientation(self) -> int:
-        """The EXIF tag: 1 where the image is upright or does not tell."""
+        """The EXIF tag; 1 if the image is upright or has none."""
         if self.format == "PNG" and not {"exif", "Raw profile type exif"} & self.image.info.keys():
-            return 1  # where Pillow would read all of the file
+            return 1  # else Pillow would read the whole file
         return int(self.image.getexif().get(_ORIENTATION, 1))
 
     def picture(self, index: int) -> Image.Image | np.ndarray:
-        """Read a frame, upright; the others stay on the disk.
+        """Read a frame, upright; the others stay on disk.
 
         Returns:
-            The picture, or HW values of a TIFF that has more than 8 bits or signed values.
+            The picture; HW values if the file has more than 8 bits or signed values.
 
         Raises:
-            MGCCError: if its colours are not read.
+            MGCCError: if its colour mode is not supported.
         """
         picture = self.image
         if self.frames > 1:
@@ -83,23 +83,23 @@ class PillowFile:
         return picture if upright is None else upright
 
     def affine(self, index: int) -> None:
-        """None: such files tell no place."""
+        """Return None: these files have no affine."""
 
     def spacing_in(self, box: tuple[int, int, int, int]) -> None:
-        """None: such files tell no size of a pixel."""
+        """Return None: the pixel size is not read from these files."""
 
 
 @contextmanager
 def open_pillow(path: Path) -> Iterator[PillowFile]:
-    """Open a file, and read no pixels yet.
+    """Open a file without reading its pixels.
 
-    A camera's JPEG with a preview behind it (MPO) has one; a TIFF's thumbnails do not count.
+    A camera's JPEG with an appended preview (MPO) counts as one frame; thumbnails in a TIFF are not counted.
 
     Args:
         path: the file.
 
     Raises:
-        MGCCError: if it is damaged, no image, or too large; also for what the body raises.
+        MGCCError: if it is damaged, not an image or too large; also in place of errors raised in the ``with`` body.
     """
     tiff = False
     try:

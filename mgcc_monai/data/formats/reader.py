@@ -1,4 +1,4 @@
-"""The reader that MONAI's ``LoadImage`` is given: every kind of file in one form, with the size of its pixels."""
+"""The reader for MONAI's ``LoadImage``: every file format in one form, with its pixel size."""
 
 from __future__ import annotations
 
@@ -17,27 +17,27 @@ from mgcc_monai.data.formats.images import Frame, load_frame, parse_crop
 
 __all__ = ["UltrasoundReader"]
 
-# With pydicom installed every LoadImage warns that a decoder of its own DICOM reader is missing; it is not used here.
+# With pydicom installed, LoadImage warns that its own DICOM reader lacks a decoder; that reader is not used here.
 logging.getLogger("monai.data.nvimgcodec_pydicom_plugin").setLevel(logging.ERROR)
 
 
 class UltrasoundReader(ImageReader):
-    """Reads PNG, JPEG, BMP, TIFF, NIfTI and DICOM ultrasound into the same grey array, one frame of each.
+    """Reader of PNG, JPEG, BMP, TIFF, WebP, GIF, NIfTI and DICOM ultrasound; returns one frame as a grey array.
 
-    The same picture gives the same array whatever its file. No field of a header and no EXIF goes into the meta data;
-    they hold the affine (of a NIfTI its own, else of the size of a pixel), the shape, and ``spacing``, (row, column) in
-    mm or NaN where it is unknown.
+    The same image gives the same array in every format. Header fields and EXIF are not copied to the metadata, which
+    contain the affine (that of a NIfTI, else made from the pixel size), the shape, and ``spacing``: (row, column) in
+    mm, NaN if unknown.
 
     Args:
-        frame: of files with several: ``first``, ``middle`` or a number from 1. A path of
+        frame: for files with several frames: ``first``, ``middle`` or a number from 1. A path from
             :func:`mgcc_monai.data.formats.frames.frame_path` names its frame itself.
         crop: ``none``, ``region`` (the largest two-dimensional ultrasound region of a DICOM header), or left, top,
             width and height in pixels.
-        reverse_indexing: give (x, y), as MONAI's other readers do; False gives rows first.
+        reverse_indexing: return (x, y), as MONAI's other readers do; False returns rows first.
 
     Raises:
-        MGCCError: if ``crop`` is none of these; reading raises it for files as
-            :func:`mgcc_monai.data.formats.images.load_frame` does.
+        MGCCError: if ``crop`` is none of these; reading raises the errors of
+            :func:`mgcc_monai.data.formats.images.load_frame`.
     """
 
     def __init__(self, frame: str | int = "middle", crop: Any = "none", reverse_indexing: bool = True) -> None:
@@ -47,21 +47,21 @@ class UltrasoundReader(ImageReader):
         self.reverse_indexing = reverse_indexing
 
     def verify_suffix(self, filename: Sequence[str | Path] | str | Path) -> bool:
-        """Tell whether all files are of a kind that is read."""
+        """Return whether all files are of a supported format."""
         return all(suffix(name) in IMAGE_SUFFIXES or is_dicom(locate(name)[0]) for name in ensure_tuple(filename))
 
     def read(self, data: Sequence[str | Path] | str | Path, **kwargs: Any) -> list[Frame]:
-        """Read a frame of each file."""
+        """Read one frame of each file."""
         return [load_frame(name, self.frame, self.crop) for name in ensure_tuple(data)]
 
     def get_data(self, img: Sequence[Frame]) -> tuple[np.ndarray, dict[str, Any]]:
-        """Give the array and the meta data of what :meth:`read` returned.
+        """Return the array and metadata of the frames from :meth:`read`.
 
         Args:
-            img: one picture, or several of one size, which become channels.
+            img: one frame, or several of the same size, which become channels.
 
         Returns:
-            uint8 WH (HW without ``reverse_indexing``), or CWH of several; and the meta data of the first.
+            uint8 WH (HW without ``reverse_indexing``), or CWH for several; and the metadata of the first.
         """
         arrays = [picture.pixels.T if self.reverse_indexing else picture.pixels for picture in img]
         row, column = img[0].spacing or (1.0, 1.0)

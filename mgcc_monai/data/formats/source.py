@@ -1,4 +1,4 @@
-"""Opening an image file of any kind, once: how many frames there are, and the values of one of them."""
+"""Open an image file of any supported format once, count its frames and read one of them."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ __all__ = ["Source", "count_frames", "frame_index", "open_source"]
 
 
 class Source(Protocol):
-    """An open image file, as the module of each format gives it.
+    """An open image file; each format's module implements this.
 
     Attributes:
-        format: its name: Pillow's, NIFTI or DICOM.
-        mode: how a pixel is stored: Pillow's mode, or the type of the values.
-        frames: how many there are.
+        format: Pillow's name of the format, NIFTI or DICOM.
+        mode: how a pixel is stored: Pillow's mode, or the data type of the values.
+        frames: number of frames.
         size: height and width of a frame, as stored.
-        orientation: EXIF's; 1 is upright.
+        orientation: EXIF orientation; 1 is upright.
     """
 
     format: str
@@ -38,18 +38,18 @@ class Source(Protocol):
     orientation: int
 
     def picture(self, index: int) -> Image.Image | np.ndarray:
-        """A frame, upright: a picture, or values HW."""
+        """Return a frame, upright: a picture, or values HW."""
 
     def affine(self, index: int) -> np.ndarray | None:
-        """4 x 4 over (x, y, z) of a frame's pixels; None where the file tells none."""
+        """Return the affine, 4 x 4 over (x, y, z) of a frame's pixels; None if the file has none."""
 
     def spacing_in(self, box: Box) -> tuple[float, float] | None:
-        """(row, column) size of a pixel in mm within a box; None where it is not told."""
+        """Return the (row, column) pixel size in mm within a box; None if unknown."""
 
 
 @plain_os_errors()
 def _check_file(path: Path) -> None:
-    """Refuse a file that is missing, empty, no image, or of a kind that is not read."""
+    """Refuse a file that is missing, empty, too large, not an image, or of an unsupported format."""
     if not path.is_file():
         raise MGCCError(f"{path}: no such file; check the path")
     if path.stat().st_size == 0:
@@ -72,8 +72,8 @@ def open_source(path: Path) -> Iterator[Source]:
     """Open an image file; no pixels are read yet.
 
     Raises:
-        MGCCError: if it is missing, empty, damaged, too large, no image, or of a kind that is not read; also while its
-            frames are read.
+        MGCCError: if it is missing, empty, damaged, too large, not an image, or of an unsupported format; also while
+            its frames are read.
     """
     _check_file(path)
     if is_dicom(path):
@@ -90,11 +90,11 @@ def frame_index(path: Path, frames: int, frame: Any = None) -> int:
 
     Args:
         path: the file, for the message.
-        frames: how many it has.
-        frame: ``first``, ``middle``, a number from 1, or None where exactly one is expected.
+        frames: number of frames in the file.
+        frame: ``first``, ``middle``, a number from 1, or None if exactly one is expected.
 
     Returns:
-        The frame's index, from 0. A file of one frame gives it whatever word was asked for.
+        The frame's index, from 0.
 
     Raises:
         MGCCError: if there is no such frame, or there are several and none was chosen.
@@ -120,7 +120,7 @@ def count_frames(path: str | Path) -> int:
         path: PNG, JPEG, BMP, TIFF, NIfTI or DICOM.
 
     Raises:
-        MGCCError: if the file is damaged or no image.
+        MGCCError: if the file is damaged or not an image.
     """
     with open_source(Path(path)) as source:
         return source.frames

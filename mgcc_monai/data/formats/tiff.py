@@ -1,4 +1,4 @@
-"""TIFF through Pillow, with what Pillow reads wrong put right or refused."""
+"""Read TIFF through Pillow; correct or refuse what Pillow reads wrongly."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ __all__ = ["Tiff", "is_tiff", "page_numbers"]
 
 _BITS, _PHOTOMETRIC, _SAMPLES, _PLANAR, _COLOURS, _FORMAT = 258, 262, 277, 284, 320, 339
 _SUBFILE, _OLD_SUBFILE = 254, 255
-_REDUCED_OR_MASK = 1 | 4  # bits of _SUBFILE: a reduced-resolution copy of another page, a transparency mask of one
+_REDUCED_OR_MASK = 1 | 4  # bits of _SUBFILE: a reduced-resolution copy, a transparency mask of another page
 _UNSIGNED, _SIGNED, _FLOAT = 1, 2, 3
 
 
 class Tiff(TiffImagePlugin.TiffImageFile):
     """Pillow's TIFF file. Open it with a file object: given a path, Pillow scrambles turned uncompressed pages.
 
-    Pillow does not know 16-bit big-endian WhiteIsZero nor unsigned 32-bit big-endian values, inverts up to 8 bits only,
-    takes signed bytes for unsigned ones, and swaps the bytes of compressed big-endian pages once too often. Such pages
-    are opened as what Pillow knows, and :meth:`values` gives what is stored.
+    Pillow does not support 16-bit big-endian WhiteIsZero or unsigned 32-bit big-endian values, inverts only up to 8
+    bits, reads signed bytes as unsigned, and swaps the bytes of compressed big-endian pages once too often. Such pages
+    are opened in a mode that Pillow supports, and :meth:`values` returns the stored values.
     """
 
     def _setup(self) -> None:
@@ -39,7 +39,7 @@ class Tiff(TiffImagePlugin.TiffImageFile):
             tags[_PHOTOMETRIC] = 1
         if (bits, kind) == (32, _UNSIGNED):
             tags[_FORMAT] = (_SIGNED,)
-        if tags.get(_COLOURS) and max(tags[_COLOURS]) < 256:  # some programs write colours of 8 bits, not of 16
+        if tags.get(_COLOURS) and max(tags[_COLOURS]) < 256:  # some programs write 8-bit colours instead of 16-bit
             tags[_COLOURS] = tuple(257 * value for value in tags[_COLOURS])
         super()._setup()
         covered = sum((right - left) * (bottom - top) for _, (left, top, right, bottom), *_ in self.tile)
@@ -51,7 +51,7 @@ class Tiff(TiffImagePlugin.TiffImageFile):
         self._swapped, self._largest = swapped, 2**bits - 1
 
     def values(self) -> np.ndarray:
-        """HW values of a grey page of more than 8 bits, or of signed ones; white is the largest."""
+        """Return the HW values of a grey page with more than 8 bits or signed values; white is the largest."""
         values = np.asarray(self)
         same_size = values.dtype.itemsize == self._type.itemsize
         values = (
@@ -64,7 +64,7 @@ class Tiff(TiffImagePlugin.TiffImageFile):
 
 
 def is_tiff(head: bytes) -> bool:
-    """Tell by its first four bytes whether a file is TIFF."""
+    """Return whether a file is TIFF, given its first four bytes."""
     return head.startswith(tuple(TiffImagePlugin.PREFIXES))
 
 
@@ -83,6 +83,6 @@ def _cached_pages(path: Path, changed: int, size: int) -> tuple[int, ...]:
 
 
 def page_numbers(path: Path) -> tuple[int, ...]:
-    """Numbers, from 0, of the pages that are pictures, and no thumbnail or transparency mask of another page."""
+    """Return the numbers, from 0, of the pages that are images, not thumbnails or transparency masks."""
     state = path.stat()
     return _cached_pages(path, state.st_mtime_ns, state.st_size)

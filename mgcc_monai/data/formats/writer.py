@@ -1,4 +1,4 @@
-"""What MONAI's ``SaveImage`` is given: the name of a mask's file, and NIfTI masks that lie where their images do."""
+"""Hooks for MONAI's ``SaveImage``: mask file names, and NIfTI masks on the grid of their images."""
 
 from __future__ import annotations
 
@@ -22,26 +22,26 @@ _PLACE += ("quatern_b", "quatern_c", "quatern_d", "qoffset_x", "qoffset_y", "qof
 
 
 def mask_name(meta_dict: Mapping[str, Any] | None, saver: Any) -> dict[str, Any]:
-    """Name a mask as everything else of its image is named; ``output_name_formatter`` of ``SaveImage``.
+    """Return the name of a mask, after its image; use as ``output_name_formatter`` of ``SaveImage``.
 
     Args:
-        meta_dict: the image's; its ``filename_or_obj`` names the image.
-        saver: the ``SaveImage``, which cuts one suffix off the name.
+        meta_dict: the image's metadata; ``filename_or_obj`` names the image.
+        saver: the ``SaveImage``, which removes one suffix from the name.
     """
     path = Path(str((meta_dict or {}).get("filename_or_obj") or saver._data_index))
     return {"subject": str(path.with_name(image_stem(path) + ".png")), "idx": None}
 
 
 class MaskWriter(NibabelWriter):
-    """MONAI's writer of NIfTI, for what was found in a picture that :class:`UltrasoundReader` has read.
+    """MONAI's NIfTI writer, for masks of images read by :class:`UltrasoundReader`.
 
-    The mask of a NIfTI has the image's shape (with 1 along the axis of its frames), affine, sizes and units, moved to
-    the frame and to what was cut out; nothing else of the header. That of another file is as MONAI writes it. Whole
-    numbers are stored as ``output_dtype``, others, as probabilities are, as float32.
+    The mask of a NIfTI image gets the image's shape (1 along the frame axis), affine, pixel size and units, shifted to
+    the frame and crop, but nothing else from the header. Masks of other files are written as by MONAI. Integers are
+    stored as ``output_dtype``, other values (such as probabilities) as float32.
     """
 
     def set_metadata(self, meta_dict: Mapping[str, Any] | None, resample: bool = True, **options: Any) -> None:
-        """Take the meta data; nothing is resampled."""
+        """Set the metadata; nothing is resampled."""
         self.data_obj = convert_to_numpy(self.data_obj)
         self.affine = convert_to_numpy(meta_dict["original_affine"]) if meta_dict else np.eye(4)
         file, _ = locate(str((meta_dict or {}).get("filename_or_obj", "")))
@@ -72,5 +72,5 @@ class MaskWriter(NibabelWriter):
 
 
 def mask_writer(output_ext: str) -> type[MaskWriter] | None:
-    """Give the ``writer`` of ``SaveImage`` for a suffix: ours for NIfTI, else None, for MONAI's own."""
+    """Return the ``writer`` of ``SaveImage`` for a suffix: ours for NIfTI, else None for MONAI's own."""
     return MaskWriter if str(output_ext).lower().lstrip(".") in ("nii", "nii.gz") else None

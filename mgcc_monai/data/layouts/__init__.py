@@ -1,6 +1,6 @@
-"""Public datasets as they are distributed: a registry with one module per layout.
+"""Folder layouts of datasets as distributed: a registry with one module per layout.
 
-A layout outside this package is one file of yours that calls :func:`register`; name it by ``prepare --layout FILE.py``.
+To add a layout from outside this package, call :func:`register` in a file and pass it as ``prepare --layout FILE.py``.
 """
 
 from __future__ import annotations
@@ -19,13 +19,13 @@ __all__ = ["LAYOUTS", "Layout", "find_layout", "register"]
 
 
 class Layout(NamedTuple):
-    """How a dataset lies in its folder.
+    """How a dataset is arranged in its folder.
 
     Args:
-        name: of the layout.
-        looks_like: whether a folder is one; the first registered layout that says so is taken.
-        scan: gives the cases of a folder and what is wrong, one line each; ``skip`` are paths not to read.
-        description: what lies where, for the message when no layout fits.
+        name: name of the layout.
+        looks_like: returns whether a folder has this layout; the first registered match is used.
+        scan: returns the cases of a folder and its errors; ``skip`` lists paths not to read.
+        description: the arrangement in words, for the message when no layout fits.
     """
 
     name: str
@@ -38,7 +38,7 @@ LAYOUTS: dict[str, Layout] = {}
 
 
 def register(layout: Layout) -> Layout:
-    """Add a layout, or replace the one of its name."""
+    """Add a layout, or replace the one with the same name."""
     LAYOUTS[layout.name] = layout
     return layout
 
@@ -48,10 +48,10 @@ def find_layout(source: str | Path, name: str = "auto") -> Layout:
 
     Args:
         source: the folder.
-        name: of a layout; ``auto`` for the first that fits; or a ``.py`` file that registers one, which is run.
+        name: name of a layout; ``auto`` for the first that fits; or a ``.py`` file to run, which registers one.
 
     Raises:
-        MGCCError: when there is no such layout, none fits, or the file registers none.
+        MGCCError: if there is no such layout, none fits, or the file registers none.
     """
     for module in pkgutil.iter_modules(__path__, f"{__name__}."):
         importlib.import_module(module.name)
@@ -71,7 +71,7 @@ def find_layout(source: str | Path, name: str = "auto") -> Layout:
 
 
 def _load(path: Path) -> Layout:
-    """Run a file, and return the last layout that it registers."""
+    """Run a file and return the last layout that it registers."""
     before = dict(LAYOUTS)
     try:
         spec = importlib.util.spec_from_file_location(path.stem, path)

@@ -1,4 +1,4 @@
-"""Finding images and their masks in BUSI as downloaded, and in trees made like it.
+"""Find images and their masks in BUSI as downloaded, and in folders arranged like it.
 
 Source: Al-Dhabyani et al., Dataset of breast ultrasound images, Data in Brief 28:104863, 2020.
 """
@@ -30,7 +30,7 @@ def _root(source: str | Path) -> Path:
 
 
 def is_busi(source: str | Path) -> bool:
-    """Tell whether a source has class folders with images and ``_mask`` files side by side."""
+    """Return whether a source has class folders with images and ``_mask`` files side by side."""
     paths = _root(source).glob("[!.]*/[!.]*")
     return any(_MASK.match(image_stem(path)) and is_image(path) and path.is_file() for path in paths)
 
@@ -39,11 +39,11 @@ def scan_busi(source: str | Path, skip: Iterable[Any] = ()) -> tuple[list[Case],
     """Find the cases of a BUSI tree; the class is the folder's name.
 
     Args:
-        source: the folder with the class folders, or with ``Dataset_BUSI_with_GT`` in it.
+        source: the folder that contains the class folders or ``Dataset_BUSI_with_GT``.
         skip: see :func:`mgcc_monai.data.formats.frames.read_tree`.
 
     Returns:
-        Cases sorted by ``original``; and faults, a line each, with the file.
+        Cases sorted by ``original``; and errors, each with its file.
     """
     source = Path(source)
     root, tree = _root(source), read_tree(source, skip)

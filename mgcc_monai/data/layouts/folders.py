@@ -1,4 +1,4 @@
-"""Finding images and their masks in plain ``images`` and ``masks`` folders, and tables that say more of them."""
+"""Find images and masks in plain ``images`` and ``masks`` folders, and read tables of classes and patients."""
 
 from __future__ import annotations
 
@@ -35,8 +35,8 @@ class Case:
 
     Args:
         image: path of the image.
-        masks: paths of its masks, which are to be OR-ed; empty where a normal image has none.
-        class_name: its class; ``lesion`` where none is told, and ``normal`` in whatever capitals it is written.
+        masks: paths of its masks, to be combined by OR; empty if a normal image has none.
+        class_name: its class; ``lesion`` if none is given. ``normal`` is recognised in any case.
         original: the image's path relative to the source, with forward slashes.
     """
 
@@ -55,10 +55,10 @@ def read_table(path: str | Path, columns: Sequence[str]) -> tuple[list[dict[str,
 
     Args:
         path: the file, comma-separated with a header.
-        columns: names that must stand in the header.
+        columns: names that the header must contain.
 
     Returns:
-        The rows with these columns, stripped of blanks; and faults.
+        The rows with these columns, stripped of blanks; and errors.
     """
     path = Path(path)
     if not path.is_file():
@@ -83,7 +83,7 @@ def read_table(path: str | Path, columns: Sequence[str]) -> tuple[list[dict[str,
 
 
 def _find(name: str, originals: Sequence[str]) -> list[str]:
-    """All images that a table's entry names: by path, by file name or by stem."""
+    """Return all images that a table entry names, by path, file name or stem."""
     name = name.replace("\\", "/")
     for key in (lambda o: o, lambda o: o.rsplit("/", 1)[-1], image_stem):
         if found := [original for original in originals if key(original) == name]:
@@ -94,7 +94,7 @@ def _find(name: str, originals: Sequence[str]) -> list[str]:
 def _match_table(
     path: Path, column: str, originals: Sequence[str], optional: Sequence[str] = ()
 ) -> tuple[dict[str, str], list[str]]:
-    """Map each image to its entry of a table; faults for entries without image and images without entry."""
+    """Map each image to its table entry; return errors for entries without image and images without entry."""
     rows, faults = read_table(path, ("image", column))
     found: dict[str, str] = {}
     for row in rows:
@@ -113,48 +113,48 @@ def _match_table(
 def read_patients(
     path: str | Path, originals: Sequence[str], optional: Sequence[str] = ()
 ) -> tuple[dict[str, str], list[str]]:
-    """Read which patient each image is of.
+    """Read the patient of each image.
 
     Args:
         path: a CSV file with columns ``image`` (path in the source, file name, or its stem) and ``patient``.
-        originals: the images that must be in it, as paths relative to the source.
-        optional: images that may be.
+        originals: images that must be listed, as paths relative to the source.
+        optional: images that may be listed.
 
     Returns:
-        Patient by image; and faults.
+        Patient by image; and errors.
     """
     return _match_table(Path(path), "patient", originals, optional)
 
 
 def _named(source: str | Path, names: Sequence[str]) -> list[Path]:
-    """The folders of a source that have one of some names, in any case."""
+    """Return the folders of a source with one of the names, in any case."""
     return sorted(path for path in Path(source).glob("*") if path.name.lower() in names and path.is_dir())
 
 
 def is_folders(source: str | Path) -> bool:
-    """Tell whether a source has an ``images`` and a ``masks`` (or ``labels``) folder, in any case."""
+    """Return whether a source has an ``images`` and a ``masks`` (or ``labels``) folder, in any case."""
     return bool(_named(source, ("images",)) and _named(source, _MASK_FOLDERS))
 
 
 def _with_classes(folder: Path, tree: Tree) -> list[tuple[str, Path]]:
-    """Images of a folder and of the folders in it, each with that folder's name."""
+    """Return the images of a folder and its subfolders, each with its subfolder's name ("" for none)."""
     inner = sorted(path for path in tree.images if path.parent == folder)
     direct = [("", path) for path in tree.images.get(folder, [])]
     return direct + [(path.name, image) for path in inner for image in tree.images[path]]
 
 
 def _stems(mask: Path) -> tuple[str, str]:
-    """The names of an image that a mask may belong to."""
+    """Return the stems of the images that a mask may belong to."""
     return image_stem(mask), _POSTFIX.sub("", image_stem(mask))
 
 
 def _masked_frames(images: Sequence[tuple[str, Path]], stems: set[str]) -> list[tuple[str, Path]]:
-    """Put those of its frames that have a mask in the place of a file of several frames."""
+    """Replace each file of several frames by its frames that have a mask."""
     found = []
     for name, path in images:
         try:
             frames = count_frames(path)
-        except MGCCError:  # told when the image is read
+        except MGCCError:  # reported when the image is read
             frames = 1
         paths = [frame_path(path, number) for number in range(1, frames + 1)] if frames > 1 else []
         found += [(name, frame) for frame in paths if image_stem(frame) in stems] or [(name, path)]
@@ -164,16 +164,16 @@ def _masked_frames(images: Sequence[tuple[str, Path]], stems: set[str]) -> list[
 def scan_folders(source: str | Path, skip: Iterable[Any] = ()) -> tuple[list[Case], list[str]]:
     """Find the cases of a source with ``images`` and ``masks`` folders.
 
-    A mask belongs to the image of its stem, less ``_mask``, ``_seg``, ``_segmentation`` or ``_label`` and a number; in
-    the same class folder, or directly in ``masks``. An image of class ``normal`` needs no mask. Of a file of several
-    frames, ``NAME_frame0012`` is the name of a mask of frame 12, and the frames that have one are the cases.
+    A mask belongs to the image with the same stem, after removing ``_mask``, ``_seg``, ``_segmentation`` or ``_label``
+    and a number. It is in the same class folder, or directly in ``masks``. Images of class ``normal`` need no mask. In
+    a file of several frames, mask ``NAME_frame0012`` belongs to frame 12; only frames with a mask become cases.
 
     Args:
-        source: the folder that has them.
+        source: the folder that contains these folders.
         skip: see :func:`mgcc_monai.data.formats.frames.read_tree`.
 
     Returns:
-        Cases sorted by ``original``; and faults, a line each, with the file.
+        Cases sorted by ``original``; and errors, each with its file.
     """
     source = Path(source)
     tree = read_tree(source, skip)

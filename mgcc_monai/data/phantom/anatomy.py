@@ -1,10 +1,10 @@
-"""The scene of a breast phantom: what reflects, what scatters and what attenuates, layer by layer.
+"""The scene of a breast phantom: reflection, scattering and attenuation, layer by layer.
 
 All maps are HW arrays over depth (axis 0, down from the transducer) and lateral position (axis 1). Echogenicity is in
 dB relative to fibroglandular tissue; lengths are drawn in mm, so a scene keeps its proportions at every image size.
 The layers and the lesion signs (posterior enhancement and edge shadows of cysts; acoustic shadow, echogenic halo and
-spiculated margin of malignant masses) are those that Stavros et al. (Radiology 196, 1995) and the ACR BI-RADS lexicon
-describe. The images of no patient went into them.
+spiculated margin of malignant masses) follow Stavros et al. (Radiology 196, 1995) and the ACR BI-RADS lexicon. No
+patient images were used.
 """
 
 from __future__ import annotations
@@ -28,12 +28,12 @@ Array = NDArray[np.float32]
 
 @dataclass(frozen=True)
 class Scene:
-    """What the sound meets.
+    """The tissue that the sound passes through.
 
     Attributes:
         echo_db: diffuse echogenicity in dB relative to fibroglandular tissue, HW.
-        specular: amplitude of the mirror-like interfaces (1 is the mean amplitude of fibroglandular tissue), HW.
-        shading_db: what attenuation on the way there and back adds after time gain compensation, in dB, HW.
+        specular: amplitude of mirror-like interfaces (1 is the mean amplitude of fibroglandular tissue), HW.
+        shading_db: two-way attenuation that remains after time gain compensation, in dB, HW.
         label: 1 inside the lesion, uint8, HW.
     """
 
@@ -47,7 +47,7 @@ def smooth_noise(rng: np.random.Generator, shape: tuple[int, int], lengths: tupl
     """Make a smooth random field of zero mean and unit standard deviation.
 
     Args:
-        rng: where the draw comes from.
+        rng: random number generator.
         shape: height and width of the field.
         lengths: size of its structures along depth and lateral position, in pixels.
 
@@ -65,7 +65,7 @@ def smooth_noise(rng: np.random.Generator, shape: tuple[int, int], lengths: tupl
 
 
 def _curve(rng: np.random.Generator, width: int, length: float) -> Array:
-    """Make a smooth random function of the lateral position, of unit standard deviation (length in pixels)."""
+    """Make a smooth random function of lateral position with unit standard deviation (length in pixels)."""
     return smooth_noise(rng, (4, width), (4.0, length))[0]
 
 
@@ -79,11 +79,11 @@ def _sheets(field: Array, thickness: float) -> tuple[Array, Array]:
 
     Args:
         field: a smooth HW field.
-        thickness: of the sheets, in pixels.
+        thickness: thickness of the sheets, in pixels.
 
     Returns:
-        The sheets (1 on them, 0 away from them) and how squarely each faces the beam (1 is at a right angle to it, as
-        a mirror must be to be seen).
+        The sheets (1 on them, 0 away from them), and how squarely each faces the beam (1 at a right angle, where
+        specular reflection is visible).
     """
     down, across = np.gradient(field)
     slope = np.hypot(down, across) + 1e-6
@@ -91,7 +91,7 @@ def _sheets(field: Array, thickness: float) -> tuple[Array, Array]:
 
 
 class _Layers:
-    """The tissue without a lesion; ``echo_db``, ``specular`` and ``shading_db`` are open to change."""
+    """The tissue without a lesion; ``echo_db``, ``specular`` and ``shading_db`` may be modified."""
 
     def __init__(self, rng: np.random.Generator, shape: tuple[int, int], spacing: float) -> None:
         height, width = shape
@@ -142,7 +142,7 @@ class _Layers:
         self.shading_db = self._shading(z, depth).astype(np.float32)
 
     def noise(self, down_mm: float, across_mm: float, bent: bool = True) -> Array:
-        """Make smooth noise with structures of a size in mm, along the tissue planes where ``bent``."""
+        """Make smooth noise with structures of a given size in mm, along the tissue planes if ``bent``."""
         field = smooth_noise(self.rng, self.shape, (down_mm / self.spacing, across_mm / self.spacing))
         if not bent:
             return field
@@ -153,7 +153,7 @@ class _Layers:
         return np.clip(self.noise(down_mm, across_mm) - 0.7, 0.0, 2.0)
 
     def _fat(self) -> tuple[Array, Array]:
-        """Fat: dark lobules between bright septa that show best where they lie across the beam."""
+        """Fat: dark lobules between bright septa, brightest where perpendicular to the beam."""
         rng = self.rng
         cells = self.noise(rng.uniform(2.8, 4.5), rng.uniform(8.0, 14.0)) + 0.15 * self.noise(1.0, 3.0)
         septa, facing = _sheets(cells, 0.08 / self.spacing)
@@ -175,7 +175,7 @@ class _Layers:
         return _MUSCLE_DB + 3.0 * self.noise(1.2, 8.0) + 5.0 * fibres, 0.12 * fibres
 
     def _shading(self, z: Array, depth: float) -> Array:
-        """Residual of the time gain compensation, poor contact at a side and soft shadows below ligaments."""
+        """Residual of time gain compensation, poor contact at one side, and soft shadows below ligaments."""
         rng, width = self.rng, self.shape[1]
         x = np.linspace(0, 1, width, dtype=np.float32)
         deep = -rng.uniform(4.0, 26.0) * np.clip((z / depth - 0.35) / 0.65, 0, 1) ** 1.5
@@ -191,7 +191,7 @@ class _Layers:
 
 
 def _outline(rng: np.random.Generator, kind: str) -> Array:
-    """Draw the shape of a lesion: its radius at each of ``_ANGLES`` (from the right, clockwise) for an area of 1."""
+    """Draw the outline of a lesion of area 1: its radius at each of ``_ANGLES`` (from the right, clockwise)."""
     angle = _ANGLES
     ratio = {"cyst": (0.5, 0.95), "solid": (0.42, 0.75), "shadowing": (0.7, 1.35)}[kind]
     aspect = float(rng.uniform(*ratio))
@@ -210,7 +210,7 @@ def _outline(rng: np.random.Generator, kind: str) -> Array:
 
 
 def _add_lesion(layers: _Layers, kind: str, margin: int) -> NDArray[np.uint8]:
-    """Put a lesion of a kind into the tissue, at least ``margin`` pixels from both sides; return its mask."""
+    """Add a lesion of a kind to the tissue, at least ``margin`` pixels from both sides; return its mask."""
     rng, (height, width), mm = layers.rng, layers.shape, layers.spacing
     radii = _outline(rng, kind)
     reach_x, reach_z = np.max(np.abs(radii * np.cos(_ANGLES))), np.max(np.abs(radii * np.sin(_ANGLES)))
@@ -223,7 +223,7 @@ def _add_lesion(layers: _Layers, kind: str, margin: int) -> NDArray[np.uint8]:
     row = rng.uniform(low, max(high, low + 1))
     column = margin + rng.uniform(reach_x + 3, max(reach_x + 3, inner - reach_x - 3))
 
-    # What is near it (within 5 mm) is worked out in a window.
+    # Only a window of 5 mm around the lesion is computed.
     top, left = max(int(row - reach_z - 5 / mm), 0), max(int(column - reach_x - 5 / mm), 0)
     window = np.s_[top : int(row + reach_z + 5 / mm), left : int(column + reach_x + 5 / mm)]
     echo, specular = layers.echo_db[window], layers.specular[window]
@@ -256,11 +256,11 @@ def _add_lesion(layers: _Layers, kind: str, margin: int) -> NDArray[np.uint8]:
     specular *= 1 - body
     specular += np.exp(-0.5 * (distance / 0.12) ** 2) * mirror
 
-    # Sound that went through it comes back stronger or weaker, and is bent away where it grazed the sides.
+    # Sound behind the lesion is stronger or weaker, and refracted away where it grazed the sides.
     label = np.zeros(layers.shape, np.uint8)
     label[window] = distance <= 0
     path = np.cumsum(label, axis=0, dtype=np.float32)
-    path /= path.max()  # 0 above it, up to 1 behind its thickest part
+    path /= path.max()  # 0 above the lesion, up to 1 behind its thickest part
     if kind != "shadowing":
         path *= 1 - label
     layers.shading_db += behind * gaussian_filter1d(path, 0.5 / mm, axis=1, truncate=3.0)
@@ -275,14 +275,14 @@ def _add_lesion(layers: _Layers, kind: str, margin: int) -> NDArray[np.uint8]:
 def make_scene(
     rng: np.random.Generator, kind: str, shape: tuple[int, int], spacing_mm: float, margin: int = 0
 ) -> Scene:
-    """Draw a breast in cross-section: gel, skin, fat, gland, muscle and, but for ``normal``, one lesion.
+    """Draw a breast in cross-section: gel, skin, fat, gland, muscle and, except for ``normal``, one lesion.
 
     Args:
-        rng: where every draw comes from.
+        rng: random number generator.
         kind: one of ``KINDS``.
-        shape: height and width in pixels, the margins included.
+        shape: height and width in pixels, including the margins.
         spacing_mm: side of a pixel in mm.
-        margin: columns at each side that hold tissue but no lesion (they are cut off after the convolution).
+        margin: columns on each side with tissue but no lesion (cut off after the convolution).
 
     Returns:
         The scene.

@@ -4,7 +4,7 @@ Dense random scatterers, weighted by the echogenicity of the tissue, are convolv
 widens away from the focus, attenuated, demodulated to their envelope and compressed to a range in dB (Bamber and
 Dickinson, Phys. Med. Biol. 25, 1980; Meunier and Bertrand, IEEE Trans. Biomed. Eng. 42, 1995). Dense scatterers make
 fully developed speckle, whose envelope is Rayleigh distributed with a mean 1.91 times its standard deviation (Wagner
-et al., IEEE Trans. Sonics Ultrason. 30, 1983). The carrier is left out, which changes nothing in the envelope.
+et al., IEEE Trans. Sonics Ultrason. 30, 1983). The carrier is omitted; the envelope does not depend on it.
 """
 
 from __future__ import annotations
@@ -29,13 +29,13 @@ class Scanner:
     Attributes:
         spacing_mm: side of a pixel.
         axial_mm: standard deviation of the pulse envelope along depth.
-        waist_mm: standard deviation of the beam across, at the focus.
+        waist_mm: lateral standard deviation of the beam at the focus.
         focus_mm: depth of the focus.
         range_mm: distance from the focus at which the beam is 1.41 times as wide.
-        looks: independent images whose envelopes are compounded.
+        looks: number of independent envelopes that are compounded.
         noise_db: electronic noise at the surface, relative to fibroglandular tissue.
-        dynamic_range_db: from black to white.
-        white_db: level that is shown white, relative to fibroglandular tissue.
+        dynamic_range_db: range from black to white.
+        white_db: level shown as white, relative to fibroglandular tissue.
     """
 
     spacing_mm: float
@@ -57,13 +57,13 @@ def scatterers(rng: np.random.Generator, shape: tuple[int, int]) -> NDArray[np.c
 
 
 def lateral_sigma(depth_mm: NDArray[np.floating], scanner: Scanner) -> NDArray[np.floating]:
-    """Width of a Gaussian beam (standard deviation, mm) at a depth: a hyperbola, narrowest at the focus."""
+    """Return the width (standard deviation, mm) of a Gaussian beam at a depth: a hyperbola, narrowest at the focus."""
     return scanner.waist_mm * np.sqrt(1 + ((depth_mm - scanner.focus_mm) / scanner.range_mm) ** 2)
 
 
 @lru_cache(maxsize=1)
 def _beam(shape: tuple[int, int], scanner: Scanner) -> tuple[NDArray[np.float32], int]:
-    """The Fourier transform of the beam in each row, scaled so that the whole spread function has unit energy."""
+    """Return the beam's Fourier transform per row, scaled to unit energy of the spread function, and its length."""
     height, width = shape
     axial = scanner.axial_mm / scanner.spacing_mm
     depth = (np.arange(height) + 0.5) * scanner.spacing_mm
@@ -79,15 +79,15 @@ def _beam(shape: tuple[int, int], scanner: Scanner) -> tuple[NDArray[np.float32]
 def convolve_psf(field: NDArray[np.complex64], scanner: Scanner) -> NDArray[np.complex64]:
     """Convolve a field with the point spread function at baseband, of unit energy at every depth.
 
-    The pulse is one Gaussian along depth. The beam is a Gaussian across, of another width in each row, which a row's
-    Fourier transform applies exactly.
+    The pulse is Gaussian along depth. The beam is a lateral Gaussian with a different width in each row, applied
+    exactly by Fourier transform.
 
     Args:
-        field: complex HW; the columns near its sides lack what lies beyond them.
-        scanner: gives the widths.
+        field: complex HW; columns near the sides lack contributions from beyond them.
+        scanner: the widths.
 
     Returns:
-        The complex HW radio-frequency image at baseband. White noise of unit power stays of unit power.
+        The complex HW radio-frequency image at baseband. White noise of unit power keeps unit power.
     """
     transfer, length = _beam(field.shape, scanner)
     pulsed = gaussian_filter1d(field, scanner.axial_mm / scanner.spacing_mm, axis=0, mode="reflect")
@@ -97,7 +97,7 @@ def convolve_psf(field: NDArray[np.complex64], scanner: Scanner) -> NDArray[np.c
 
 
 def log_compress(envelope: NDArray[np.floating], dynamic_range_db: float, white_db: float) -> NDArray[np.uint8]:
-    """Show an envelope in 8 bits: ``white_db`` (relative to 1) as 255, ``dynamic_range_db`` below it as 0."""
+    """Convert an envelope to 8 bits: ``white_db`` (relative to 1) to 255, ``dynamic_range_db`` below it to 0."""
     level = 20 * np.log10(np.maximum(envelope, 1e-6)) - white_db
     return np.round(255 * np.clip(1 + level / dynamic_range_db, 0, 1)).astype(np.uint8)
 
@@ -108,17 +108,17 @@ def form_image(scene: Scene, scanner: Scanner, rng: np.random.Generator) -> NDAr
     Args:
         scene: the tissue, HW.
         scanner: the acquisition.
-        rng: draws the scatterers and the noise.
+        rng: random number generator for the scatterers and the noise.
 
     Returns:
-        The envelope, HW, relative to the root mean square of fibroglandular tissue at no attenuation.
+        The envelope, HW, relative to the root mean square of fibroglandular tissue without attenuation.
     """
     shape = scene.echo_db.shape
     amplitude = 10 ** (scene.echo_db / 20)
     gain = 10 ** (scene.shading_db / 20)
     depth = np.linspace(0, 1, shape[0], dtype=np.float32)[:, None]
-    noise = 10 ** ((scanner.noise_db + 10 * depth**2) / 20)  # time gain compensation lifts it with depth
-    thermal = scatterers(rng, shape) * noise  # one draw serves all looks: it shows in the dark only
+    noise = 10 ** ((scanner.noise_db + 10 * depth**2) / 20)  # time gain compensation amplifies it with depth
+    thermal = scatterers(rng, shape) * noise  # one draw for all looks: it is visible only in dark areas
     total = np.zeros(shape, np.float32)
     for _ in range(scanner.looks):
         echo = convolve_psf(scatterers(rng, shape) * amplitude + scene.specular, scanner)
@@ -130,9 +130,9 @@ def draw_scanner(rng: np.random.Generator, spacing_mm: float, depth_mm: float) -
     """Draw the settings of an acquisition: gain, dynamic range, focus, resolution, noise and compounding vary.
 
     Args:
-        rng: where the draw comes from.
+        rng: random number generator.
         spacing_mm: side of a pixel.
-        depth_mm: depth of the image, which the focus lies within.
+        depth_mm: depth of the image; the focus lies within it.
     """
     return Scanner(
         spacing_mm=spacing_mm,

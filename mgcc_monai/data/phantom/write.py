@@ -1,7 +1,7 @@
-"""Phantoms: B-mode speckle images of breast tissue with lesions and masks, made from a seed, with no download.
+"""Phantoms: simulated B-mode speckle images of breast tissue with lesions and masks, generated from a seed.
 
 :mod:`~mgcc_monai.data.phantom.anatomy` draws the tissue, :mod:`~mgcc_monai.data.phantom.physics` images it, and this
-makes images and a dataset of them.
+module writes images and a dataset.
 """
 
 from __future__ import annotations
@@ -27,10 +27,10 @@ from mgcc_monai.progress import progress_bar
 
 __all__ = ["Phantom", "make_phantom", "write_phantoms"]
 
-_MARGIN = 24  # columns of tissue beyond each side, whose scatterers reach into the image
+_MARGIN = 24  # columns of tissue beyond each side; their scatterers reach into the image
 _LEAST_SIDE = 32  # pixels
-_LEAST_COUNT = 10  # images: fewer do not fill every list
-_RENDER_HEIGHT = 240  # a smaller image is rendered at a multiple of its size and reduced
+_LEAST_COUNT = 10  # images; fewer do not fill every list
+_RENDER_HEIGHT = 240  # smaller images are rendered at a multiple of their size and reduced
 _TEN = ("cyst",) * 3 + ("solid",) * 3 + ("shadowing",) * 3 + ("normal",)
 
 
@@ -44,16 +44,16 @@ class Phantom:
 
 
 def _kind(seed: int, index: int) -> str:
-    """Draw a kind, so that every ten images in a row from 0 on hold three of each lesion and one normal."""
+    """Draw a kind; each block of ten images from 0 on has three of each lesion kind and one normal."""
     return str(np.random.default_rng([seed, index // 10, 1]).permutation(_TEN)[index % 10])
 
 
 def make_phantom(seed: int, index: int, size: tuple[int, int] | None = None) -> Phantom:
-    """Make one phantom, a function of its arguments alone.
+    """Make one phantom; the result depends only on the arguments.
 
     Args:
-        seed: of the collection.
-        index: which image of it.
+        seed: seed of the collection.
+        index: number of the image in the collection, from 0.
         size: height and width in pixels; drawn from (300 to 480, 360 to 560) by default.
 
     Returns:
@@ -99,7 +99,7 @@ def _size_faults(size: Any) -> list[str]:
 
 
 def _check_output(output: Path, overwrite: bool) -> None:
-    """Refuse to take the place of something else."""
+    """Refuse to overwrite anything but a dataset, and that only on request."""
     if output.exists() and not output.is_dir():
         raise MGCCError(f"{output}: a file, where a folder is to be written; give another output")
     if output.is_dir() and any(output.iterdir()):
@@ -110,7 +110,7 @@ def _check_output(output: Path, overwrite: bool) -> None:
 
 
 def _save(folder: Path, name: str, phantom: Phantom) -> dict[str, Any]:
-    """Write the two files of a phantom; return its item."""
+    """Write the two files of a phantom and return its item."""
     item = {"image": f"images/{name}.png", "label": f"labels/{name}.png"}
     Image.fromarray(phantom.image).save(folder / item["image"])
     Image.fromarray(phantom.label * np.uint8(255)).save(folder / item["label"])
@@ -128,21 +128,21 @@ def write_phantoms(
     size: tuple[int, int] | None = None,
     overwrite: bool = False,
 ) -> dict[str, Any]:
-    """Write a dataset of phantoms, in one step: the folder appears whole or not at all.
+    """Write a dataset of phantoms; the folder appears complete or not at all.
 
     Phantoms that happen to be near-duplicates form a group, as in `prepare`, and stay in one list.
 
     Args:
-        output: the dataset's folder, which gets ``images/``, ``labels/`` (0 and 255) and ``dataset.json``.
-        count: how many images; image i is the same for any count.
-        seed: of the images.
-        label_fraction: share of the training images that keep their label, over 0 and up to 1.
-        split_seed: of the lists.
+        output: folder for ``images/``, ``labels/`` (0 and 255) and ``dataset.json``.
+        count: number of images; image i is the same for any count.
+        seed: seed of the images.
+        label_fraction: share of the training images that keep their labels, over 0 and up to 1.
+        split_seed: seed of the lists.
         size: height and width in pixels; varied by default.
         overwrite: replace the dataset in ``output``.
 
     Returns:
-        The dataset, as :func:`mgcc_monai.data.dataset.load_datalist` gives it.
+        The dataset, as :func:`mgcc_monai.data.dataset.load_datalist` returns it.
 
     Raises:
         MGCCError: if an argument is out of range, or ``output`` is not empty and ``overwrite`` is not set.
