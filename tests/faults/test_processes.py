@@ -136,7 +136,7 @@ def test_fit_that_was_stopped_goes_on(phantoms: Path, configs: Path, tmp_path: P
     wait_for("4/40", printed, process)
     process.send_signal(signal.SIGTERM)
     assert process.wait(timeout=60) == 143
-    assert "the same command goes on" in printed.read_text()
+    assert "rerun the same command to resume it" in printed.read_text()
     done = subprocess.run(command, capture_output=True, text=True, env=env, timeout=600)
     assert done.returncode == 0 and "train: resumes" in done.stdout
     record = json.loads((tmp_path / "runs/segmentation/run.json").read_text())
