@@ -89,6 +89,16 @@ def phantoms(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.fixture(scope="session")
+def encoded(tmp_path_factory: pytest.TempPathFactory, phantoms: Path, configs: Path) -> Path:
+    """The folder of an autoencoder that was trained for an iteration, for the denoiser to learn from."""
+    output = tmp_path_factory.mktemp("encoded")
+    files = [str(configs / "train_autoencoder.json"), str(TINY)]
+    options = dict(bundle_root=str(configs.parent), dataset_dir=str(phantoms), output_dir=str(output))
+    monai.bundle.run(run_id="training", config_file=files, logging_file=False, **options)
+    return output / "autoencoder"
+
+
 @pytest.fixture
 def bundle(tmp_path: Path) -> Path:
     """A copy of the bundle, without weights, so that no test writes into the repository."""

@@ -18,18 +18,6 @@ PREFIX = {"autoencoder": "autoencoder_", "diffusion": "diffusion_", "segmentatio
 LENGTH, EPOCH = 9, 3
 
 
-@pytest.fixture(scope="module")
-def encoded(tmp_path_factory: pytest.TempPathFactory, phantoms: Path, configs: Path) -> Path:
-    """The folder of an autoencoder that was trained for an iteration, for the denoiser to learn from."""
-    import monai.bundle
-
-    output = tmp_path_factory.mktemp("encoded")
-    files = [str(configs / "train_autoencoder.json"), str(Path(__file__).parents[1] / "bundle" / "tiny.yaml")]
-    options = dict(bundle_root=str(configs.parent), dataset_dir=str(phantoms), output_dir=str(output))
-    monai.bundle.run(run_id="training", config_file=files, logging_file=False, **options)
-    return output / "autoencoder"
-
-
 @pytest.fixture
 def train(run: Callable, phantoms: Path, encoded: Path, tmp_path: Path) -> Callable:
     """``train(stage, name, *overlays, **options)``: a training of nine iterations in the output folder of this name."""

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 from diffusers import AutoencoderKL
+from tiny import tiny_vae
 
 from mgcc_monai.errors import MGCCError
 from mgcc_monai.generation.latent_axes import LEAST_RATIO, uncorrelate
@@ -19,18 +20,7 @@ CHANNELS = 4
 
 def network(seed: int = 0) -> AutoencoderKL:
     """An autoencoder whose weights, biases and posterior's variance are all of some size."""
-    torch.manual_seed(seed)
-    vae = AutoencoderKL(
-        in_channels=1,
-        out_channels=1,
-        down_block_types=("DownEncoderBlock2D",),
-        up_block_types=("UpDecoderBlock2D",),
-        block_out_channels=(8,),
-        layers_per_block=1,
-        latent_channels=CHANNELS,
-        norm_num_groups=4,
-        mid_block_add_attention=False,
-    )
+    vae = tiny_vae(latents=CHANNELS, seed=seed)
     with torch.no_grad():
         for weight in vae.parameters():
             weight += 0.1 * torch.randn(weight.shape)

@@ -10,6 +10,7 @@ import pytest
 import torch
 from diffusers import AutoencoderKL
 from safetensors.torch import save_file
+from tiny import tiny_vae
 
 from mgcc_monai.errors import MGCCError
 from mgcc_monai.generation.latents import (
@@ -27,18 +28,7 @@ KEY = {"dataset": "abc", "lists": ["training"], "image_size": [SIDE, SIDE], "aut
 
 def tiny(seed: int = 0, scale: bool = True) -> AutoencoderKL:
     """An autoencoder that knows the scale of its latents of :func:`images`."""
-    torch.manual_seed(seed)
-    vae = AutoencoderKL(
-        in_channels=4,
-        out_channels=4,
-        down_block_types=("DownEncoderBlock2D",),
-        up_block_types=("UpDecoderBlock2D",),
-        block_out_channels=(8,),
-        layers_per_block=1,
-        latent_channels=3,
-        norm_num_groups=4,
-        mid_block_add_attention=False,
-    ).eval()
+    vae = tiny_vae(channels=4, seed=seed).eval()
     found = raw(vae) if scale else np.ones((1, 3, 1, 1))
     vae.register_to_config(
         latents_mean=found.mean((0, 2, 3)).tolist() if scale else [0.0] * 3,

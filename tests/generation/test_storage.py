@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 from diffusers import AutoencoderKL
+from tiny import tiny_vae
 from torch import nn
 
 from mgcc_monai.errors import MGCCError
@@ -24,19 +25,7 @@ SIDE = 16
 
 
 def network(seed: int = 0) -> Autoencoder:
-    torch.manual_seed(seed)
-    vae = AutoencoderKL(
-        in_channels=4,
-        out_channels=4,
-        down_block_types=("DownEncoderBlock2D",),
-        up_block_types=("UpDecoderBlock2D",),
-        block_out_channels=(8,),
-        layers_per_block=1,
-        latent_channels=3,
-        norm_num_groups=4,
-        mid_block_add_attention=False,
-    )
-    return Autoencoder(vae)
+    return Autoencoder(tiny_vae(channels=4, seed=seed))
 
 
 def images(count: int = 7) -> torch.Tensor:

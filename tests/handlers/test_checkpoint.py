@@ -13,6 +13,7 @@ from monai.data import DataLoader
 from monai.engines import SupervisedTrainer
 from monai.inferers import SimpleInferer
 from monai.transforms import Compose, RandFlipd, RandGaussianNoised
+from tiny import same
 from torch import nn
 
 from mgcc_monai.data import ResumableSampler, SeededCacheDataset, TwoStreamLoader
@@ -86,17 +87,6 @@ def train(
     trainer.run()
     states = {name: thing.state_dict() for name, thing in objects.items()}
     return {"losses": losses, "epoch": trainer.state.epoch, "iteration": trainer.state.iteration, **states}
-
-
-def same(first: Any, second: Any) -> bool:
-    """Bitwise equality of nested states."""
-    if isinstance(first, torch.Tensor):
-        return torch.equal(first, second)
-    if isinstance(first, dict):
-        return first.keys() == second.keys() and all(same(first[key], second[key]) for key in first)
-    if isinstance(first, list | tuple):
-        return len(first) == len(second) and all(map(same, first, second))
-    return first == second
 
 
 class Preview:

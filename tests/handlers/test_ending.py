@@ -11,13 +11,13 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-import monai.bundle
 import pytest
 import torch
 from ignite.engine import Engine, Events
 from monai.bundle import ConfigParser
 from monai.engines import SupervisedEvaluator
 from monai.handlers import ValidationHandler
+from tiny import same
 
 from mgcc_monai.errors import MGCCError
 from mgcc_monai.handlers import Preempted, TrainingEnd
@@ -28,16 +28,6 @@ from mgcc_monai.weights import load_checkpoint
 
 STAGES = {"autoencoder": "train_autoencoder.json", "diffusion": "train_diffusion.json", "segmentation": "train.json"}
 PREFIX = {"autoencoder": "autoencoder_", "diffusion": "diffusion_", "segmentation": ""}
-
-
-@pytest.fixture(scope="module")
-def encoded(tmp_path_factory: pytest.TempPathFactory, phantoms: Path, configs: Path) -> Path:
-    """The folder of an autoencoder, for the denoiser to learn from."""
-    output = tmp_path_factory.mktemp("encoded")
-    files = [str(configs / "train_autoencoder.json"), str(Path(__file__).parents[1] / "bundle" / "tiny.yaml")]
-    options = dict(bundle_root=str(configs.parent), dataset_dir=str(phantoms), output_dir=str(output))
-    monai.bundle.run(run_id="training", config_file=files, logging_file=False, **options)
-    return output / "autoencoder"
 
 
 @pytest.fixture
@@ -58,17 +48,6 @@ def train(run: Callable, phantoms: Path, encoded: Path, tmp_path: Path) -> Calla
 
 def content(folder: Path, name: str) -> dict[str, Any]:
     return load_checkpoint(folder / "checkpoints" / name)
-
-
-def same(first: Any, second: Any) -> bool:
-    """Bitwise equality of nested states."""
-    if isinstance(first, torch.Tensor):
-        return torch.equal(first, second)
-    if isinstance(first, dict):
-        return first.keys() == second.keys() and all(same(first[key], second[key]) for key in first)
-    if isinstance(first, list | tuple):
-        return len(first) == len(second) and all(map(same, first, second))
-    return first == second
 
 
 @pytest.mark.parametrize("workers", [0, 2])

@@ -7,6 +7,7 @@ import pytest
 import torch
 from diffusers import AutoencoderKL
 from diffusers.models.resnet import ResnetBlock2D
+from tiny import tiny_vae
 from torch import nn
 
 from mgcc_monai.networks import Autoencoder
@@ -14,18 +15,7 @@ from mgcc_monai.networks.autoencoder import decode, encode
 
 
 def tiny(channels: int = 1, levels: int = 2) -> AutoencoderKL:
-    torch.manual_seed(0)
-    return AutoencoderKL(
-        in_channels=channels,
-        out_channels=channels,
-        down_block_types=("DownEncoderBlock2D",) * levels,
-        up_block_types=("UpDecoderBlock2D",) * levels,
-        block_out_channels=(8,) * levels,
-        layers_per_block=1,
-        latent_channels=3,
-        norm_num_groups=4,
-        mid_block_add_attention=False,
-    ).eval()
+    return tiny_vae(channels, levels).eval()
 
 
 def images(count: int = 2, height: int = 16, width: int = 24) -> torch.Tensor:
