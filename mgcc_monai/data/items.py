@@ -164,14 +164,14 @@ def evaluation_items(datalist: Mapping[str, Any], name: str, trained_lists: Sequ
 
 
 @plain_os_errors()
-def images_to_segment(folder: str | Path, frame: Any = "all", output_dir: str | Path | None = None) -> list[Path]:
+def images_to_segment(folder: str | Path | None, frame: Any = "all", output_dir: str | Path | None = None) -> list[Path]:
     """Return the images of a folder, or of its ``images`` if it is a prepared dataset; subfolders must hold none.
 
     A file of several frames gives one path per frame (``NAME_frame0001.dcm`` and so on), which
     :class:`mgcc_monai.data.UltrasoundReader` understands. No pixels are read.
 
     Args:
-        folder: where to look.
+        folder: where to look; None for no image.
         frame: for files with several frames: ``all``, ``first``, ``middle`` or a number from 1.
         output_dir: where the masks are written; files in it are skipped.
 
@@ -179,6 +179,8 @@ def images_to_segment(folder: str | Path, frame: Any = "all", output_dir: str | 
         MGCCError: if the folder does not exist, contains videos, broken links or no image, its subfolders contain
             images, or a file has no such frame.
     """
+    if folder is None:
+        return []
     path = Path(folder)
     if path.is_file():
         raise MGCCError(f"--dataset_dir {folder}: is a file; give the folder of images.")

@@ -10,6 +10,7 @@ from monai.handlers import EarlyStopHandler, TensorBoardStatsHandler, from_engin
 
 from mgcc_monai.distributed import is_main_process
 from mgcc_monai.handlers.checkpoint import ResumableCheckpoint
+from mgcc_monai.handlers.ema import EMA
 from mgcc_monai.handlers.ending import TrainingEnd
 from mgcc_monai.handlers.finite_guard import FiniteGuard
 from mgcc_monai.handlers.memory import OutOfMemory
@@ -38,6 +39,7 @@ class TrainingRun:
         name: what stands before the progress bar.
         lower_for_memory: options to name when memory runs out, those that help most first.
         early_stopping: validations without a better key metric after which the training ends; 0 never ends it early.
+        ema: the average of the weights, where there is one.
         device: device that checkpoints are read to.
     """
 
@@ -53,6 +55,7 @@ class TrainingRun:
         name: str = "training",
         lower_for_memory: Sequence[str] = ("batch_size", "image_size", "channels"),
         early_stopping: int = 0,
+        ema: EMA | None = None,
         device: Any = "cpu",
     ) -> None:
         self.record, self.state, self.evaluator = record, dict(state), evaluator
@@ -65,6 +68,8 @@ class TrainingRun:
         ]
         if is_main_process():
             self.first.insert(3, TrainingLog(record.folder, evaluator, loss_function))
+        if ema is not None:
+            self.first.append(ema)
         self.early_stop: EarlyStopHandler | None = None
         if early_stopping:
             self.early_stop = EarlyStopHandler(int(early_stopping), _key_metric)
@@ -74,11 +79,6 @@ class TrainingRun:
         """Attach to a trainer, and to its evaluator."""
         for handler in self.first:
             handler.attach(engine)
-        if is_main_process():
-            folder = str(self.record.folder / "tensorboard")
-            loss = from_engine(["loss"], first=True)
-            TensorBoardStatsHandler(log_dir=folder, tag_name="train_loss", output_transform=loss).attach(engine)
-            TensorBoardStatsHandler(log_dir=folder, iteration_log=False).attach(self.evaluator)
         if self.early_stop is not None:
             self.early_stop.set_trainer(engine)
             self.early_stop._handler.logger = engine.logger  # training.log, not the terminal
@@ -92,6 +92,11 @@ class TrainingRun:
         if self._attached:
             return
         self._attached = True
+        if is_main_process():  # which open their files at once
+            folder = str(self.record.folder / "tensorboard")
+            loss = from_engine(["loss"], first=True)
+            TensorBoardStatsHandler(log_dir=folder, tag_name="train_loss", output_transform=loss).attach(engine)
+            TensorBoardStatsHandler(log_dir=folder, iteration_log=False).attach(self.evaluator)
         TrainingEnd(self.evaluator, self.max_iterations).attach(engine)
         ResumableCheckpoint(
             self.record.folder / "checkpoints",

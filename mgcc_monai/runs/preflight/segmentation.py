@@ -175,6 +175,8 @@ def check_inference(paths: Sequence[str], dataset_dir: str, output_dir: str, cro
     Raises:
         MGCCError: lists every fault.
     """
+    if not paths:
+        raise MGCCError("--dataset_dir: missing; give the folder of images to segment.")
     faults = []
     if Path(output_dir).resolve() in {Path(path).resolve().parent for path in paths}:
         faults.append(f"--output_dir {output_dir}: holds the images themselves; give another folder for the masks.")
