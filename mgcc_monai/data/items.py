@@ -164,7 +164,9 @@ def evaluation_items(datalist: Mapping[str, Any], name: str, trained_lists: Sequ
 
 
 @plain_os_errors()
-def images_to_segment(folder: str | Path | None, frame: Any = "all", output_dir: str | Path | None = None) -> list[Path]:
+def images_to_segment(
+    folder: str | Path | None, frame: Any = "all", output_dir: str | Path | None = None
+) -> list[Path]:
     """Return the images of a folder, or of its ``images`` if it is a prepared dataset; subfolders must hold none.
 
     A file of several frames gives one path per frame (``NAME_frame0001.dcm`` and so on), which

@@ -20,16 +20,7 @@ from mgcc_monai.evaluation.table import format_table
 from mgcc_monai.evaluation.threshold import foreground
 from mgcc_monai.files import write_file, write_table
 
-__all__ = [
-    "COLUMNS",
-    "CaseMetricsHandler",
-    "case_row",
-    "file_name",
-    "image_name",
-    "items_of",
-    "pixel_spacing",
-    "to_hw",
-]
+__all__ = ["COLUMNS", "CaseMetricsHandler", "case_row", "file_name", "image_name", "items_of", "pixel_spacing", "to_hw"]
 
 _MM = ("hd95_mm", "assd_mm")
 COLUMNS = (

@@ -11,11 +11,7 @@ __all__ = ["bootstrap_mean", "wilson_interval"]
 
 
 def bootstrap_mean(
-    values: Sequence[float],
-    groups: Sequence[Hashable],
-    repeats: int = 2000,
-    seed: int = 0,
-    confidence: float = 0.95,
+    values: Sequence[float], groups: Sequence[Hashable], repeats: int = 2000, seed: int = 0, confidence: float = 0.95
 ) -> tuple[float, float, float]:
     """Mean over the images and its percentile interval from resampling whole groups.
 

@@ -100,10 +100,7 @@ class QualityGate:
 
     @classmethod
     def fit(
-        cls,
-        images: Tensor,
-        reconstruct: Callable[[Tensor], Tensor] | None = None,
-        network: nn.Module | None = None,
+        cls, images: Tensor, reconstruct: Callable[[Tensor], Tensor] | None = None, network: nn.Module | None = None
     ) -> QualityGate:
         """Set the limits by training images.
 

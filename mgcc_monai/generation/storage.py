@@ -17,14 +17,7 @@ from mgcc_monai.generation.pipeline import LatentDiffusionPipeline
 from mgcc_monai.handlers.ema import EMA
 from mgcc_monai.weights import verify_folder, write_checksums
 
-__all__ = [
-    "load_autoencoder",
-    "load_pipeline",
-    "model_hash",
-    "save_autoencoder",
-    "save_pipeline",
-    "weights_hash",
-]
+__all__ = ["load_autoencoder", "load_pipeline", "model_hash", "save_autoencoder", "save_pipeline", "weights_hash"]
 
 WEIGHTS = "diffusion_pytorch_model.safetensors"
 

@@ -98,7 +98,7 @@ class TrainingRun:
             TensorBoardStatsHandler(log_dir=folder, tag_name="train_loss", output_transform=loss).attach(engine)
             TensorBoardStatsHandler(log_dir=folder, iteration_log=False).attach(self.evaluator)
         TrainingEnd(self.evaluator, self.max_iterations).attach(engine)
-        ResumableCheckpoint(
+        checkpoint = ResumableCheckpoint(
             self.record.folder / "checkpoints",
             self.state,
             self.evaluator,
@@ -106,7 +106,8 @@ class TrainingRun:
             max_iterations=self.max_iterations,
             device=self.device,
             record=self.record,
-        ).attach(engine)  # its own work at STARTED follows at once: ignite goes on to handlers that are added meanwhile
+        )
+        checkpoint.attach(engine)  # ignite goes on to handlers added meanwhile, so its own work at STARTED follows
 
     def _stay_stopped(self, engine: Engine) -> None:
         """A training that was stopped early stays so when it is resumed."""

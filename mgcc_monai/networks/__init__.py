@@ -5,12 +5,4 @@ from mgcc_monai.networks.denoiser import Denoiser
 from mgcc_monai.networks.mgcc import MGCC
 from mgcc_monai.networks.perturbations import Dropout, FeatureDropout, FeatureNoise, Perturbation
 
-__all__ = [
-    "Autoencoder",
-    "Denoiser",
-    "Dropout",
-    "FeatureDropout",
-    "FeatureNoise",
-    "MGCC",
-    "Perturbation",
-]
+__all__ = ["Autoencoder", "Denoiser", "Dropout", "FeatureDropout", "FeatureNoise", "MGCC", "Perturbation"]

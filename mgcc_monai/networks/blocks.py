@@ -62,9 +62,7 @@ class ConvMixerLayer(nn.Module):
             nn.BatchNorm2d(channels),
         )
         self.pointwise = nn.Sequential(
-            nn.Conv2d(channels, channels, kernel_size=1),
-            nn.GELU(),
-            nn.BatchNorm2d(channels),
+            nn.Conv2d(channels, channels, kernel_size=1), nn.GELU(), nn.BatchNorm2d(channels)
         )
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:

@@ -242,13 +242,7 @@ def _note(output: Path, name: str, entry: Mapping[str, Any]) -> None:
 
 
 def _run(
-    stage: Stage,
-    files: Sequence[Path],
-    root: Path,
-    output: Path,
-    data: Path,
-    settings: Mapping[str, Any],
-    resume: bool,
+    stage: Stage, files: Sequence[Path], root: Path, output: Path, data: Path, settings: Mapping[str, Any], resume: bool
 ) -> float:
     """Run a stage in a process of its own and return the seconds that it took."""
     options = {"bundle_root": root, "output_dir": output, "dataset_dir": data, **settings}

@@ -105,11 +105,7 @@ def test_misspelt_option(run, phantoms: Path, tmp_path: Path, option: str, hint:
         ("train.json", {"channels": [4, 8, 16, 32, 64, 128]}, "--image_size [48, 48]: give two multiples of 32"),
         ("train_autoencoder.json", {"autoencoder_channels": [7, 8]}, "[7, 8]: give multiples of 8."),
         ("train_autoencoder.json", {"autoencoder_patch_size": [18, 16]}, "[18, 16]: give two multiples of 4"),
-        (
-            "train_autoencoder.json",
-            {"autoencoder_patch_size": 16},
-            "--autoencoder_patch_size must be a list",
-        ),
+        ("train_autoencoder.json", {"autoencoder_patch_size": 16}, "--autoencoder_patch_size must be a list"),
     ],
 )
 def test_values_that_cannot_be(run, phantoms: Path, tmp_path: Path, config: str, options: dict, told: str) -> None:

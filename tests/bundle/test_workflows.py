@@ -94,14 +94,7 @@ def test_resumed_training_equals_the_undisturbed_one(run, phantoms: Path, tmp_pa
 
     whole, parts = last("whole"), last("parts")
     assert (
-        whole["progress"]
-        == parts["progress"]
-        == {
-            "iteration": 4,
-            "epoch": 4,
-            "epoch_length": 1,
-            "max_iterations": 4,
-        }
+        whole["progress"] == parts["progress"] == {"iteration": 4, "epoch": 4, "epoch_length": 1, "max_iterations": 4}
     )
     for name, tensor in whole["network"].items():
         assert torch.equal(tensor, parts["network"][name]), name

@@ -261,8 +261,7 @@ def damage(folder: Path, how: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "how",
-    ["missing", "another pipeline", "another library", "no JSON", "no weights", "cut off", "other classes"],
+    "how", ["missing", "another pipeline", "another library", "no JSON", "no weights", "cut off", "other classes"]
 )
 def test_a_folder_that_cannot_be_read_is_told_in_a_line(saved_pipeline, tmp_path, how):
     folder = tmp_path / "pipeline"

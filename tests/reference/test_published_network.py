@@ -129,8 +129,7 @@ def test_swapped_auxiliary_decoders_are_noticed(authors_state):
         theirs = authors_state[f"aux_decoder{number}.Conv_1x1.weight"]
         assert torch.equal(ours[f"auxiliary_decoders.{number - 1}.head.weight"], theirs)
         assert torch.equal(
-            ours[f"mixers.{number - 1}.2.pointwise.0.weight"],
-            authors_state[f"ConvMixer{number}.block.2.1.weight"],
+            ours[f"mixers.{number - 1}.2.pointwise.0.weight"], authors_state[f"ConvMixer{number}.block.2.1.weight"]
         )
 
 

@@ -77,10 +77,7 @@ PAYLOADS: dict[str, tuple[str, Callable[[Path, Path], None]]] = {
         lambda path, marker: torch.save({"x": Trap(marker)}, path, _use_new_zipfile_serialization=False),
     ),
     "pickle with weights behind it": ("a.pt", _pickle_before_zip),
-    "pickle without a suffix": (
-        "weights",
-        lambda path, marker: path.write_bytes(pickle.dumps(Trap(marker))) and None,
-    ),
+    "pickle without a suffix": ("weights", lambda path, marker: path.write_bytes(pickle.dumps(Trap(marker))) and None),
 }
 
 

@@ -241,11 +241,7 @@ IMAGE_CHECKS = (  # for readable images
         "colour is converted to grey; give the B-mode image",
     ),
     Check(
-        "coloured-marks",
-        WARNING,
-        "small coloured marks",
-        lambda p: _colour(p, _MARKED_SHARE, _COLOURED_SHARE),
-        _CROP,
+        "coloured-marks", WARNING, "small coloured marks", lambda p: _colour(p, _MARKED_SHARE, _COLOURED_SHARE), _CROP
     ),
     Check("calipers", WARNING, "burned-in calipers", _calipers, _CROP),
     Check("text", WARNING, "burned-in text", _text, "make sure that it names no patient; crop it away where possible"),

@@ -3,6 +3,5 @@
 import lazy_loader
 
 __getattr__, __dir__, __all__ = lazy_loader.attach(
-    __name__,
-    submodules=["generation", "leftovers", "resume", "segmentation", "shapes", "stages", "table", "weights"],
+    __name__, submodules=["generation", "leftovers", "resume", "segmentation", "shapes", "stages", "table", "weights"]
 )

@@ -87,12 +87,7 @@ def check_gate(
     raise_errors(faults, "images to judge by")
 
 
-def check_autoencoder(
-    folder: str,
-    datalist: Mapping[str, Any],
-    image_size: Sequence[int],
-    record: Any = None,
-) -> None:
+def check_autoencoder(folder: str, datalist: Mapping[str, Any], image_size: Sequence[int], record: Any = None) -> None:
     """Check that an autoencoder was trained, to its end, on these data and this size.
 
     Args:

@@ -194,11 +194,7 @@ def check_inference(paths: Sequence[str], dataset_dir: str, output_dir: str, cro
 
 
 def check_evaluation(
-    datalist: Mapping[str, Any],
-    items: Sequence[Mapping[str, Any]],
-    name: str,
-    run: Mapping[str, Any],
-    threshold: float,
+    datalist: Mapping[str, Any], items: Sequence[Mapping[str, Any]], name: str, run: Mapping[str, Any], threshold: float
 ) -> None:
     """Check the images to evaluate on, and that none of them trained the weights.
 

@@ -76,13 +76,7 @@ WORKFLOWS: dict[str, list[Check]] = {
         Check(RUN, generation.check_autoencoder, ["autoencoder_dir", "datalist", "image_size", "record"]),
         Check(DATA, segmentation.check_data, ["datalist", "images#dataset#data", "output_dir"]),
     ],
-    "generate": [
-        _options(),
-        _output("generated_dir"),
-        _GENERATOR,
-        _GATE,
-        Check(DATA, check_request, _REQUEST),
-    ],
+    "generate": [_options(), _output("generated_dir"), _GENERATOR, _GATE, Check(DATA, check_request, _REQUEST)],
     "evaluate_generation": [_options(), _output("generated_dir"), _GENERATOR, _GATE],
     "train": [
         _options(),

@@ -6,14 +6,7 @@ import numpy as np
 import pytest
 
 from mgcc_monai.data.phantom.anatomy import Scene, smooth_noise
-from mgcc_monai.data.phantom.physics import (
-    Scanner,
-    convolve_psf,
-    form_image,
-    lateral_sigma,
-    log_compress,
-    scatterers,
-)
+from mgcc_monai.data.phantom.physics import Scanner, convolve_psf, form_image, lateral_sigma, log_compress, scatterers
 
 SCANNER = Scanner(spacing_mm=0.1)
 
