@@ -87,6 +87,16 @@ def check(dataset_dir: str, report: str = "") -> None:
         raise MGCCError(f"{found.file}: faults found ({len(found.faults)}); correct them before training.")
 
 
+def _package() -> Callable[..., Any]:
+    from mgcc_monai.interop.package import package
+
+    @wraps(package)
+    def command(**options: Any) -> None:
+        print(package(**options))
+
+    return command
+
+
 def show(output_dir: str = "runs") -> None:
     """Print the figures of a finished run and the paths of what it wrote.
 
@@ -105,6 +115,7 @@ COMMANDS: dict[str, tuple[str, Callable[[], Callable[..., Any]]]] = {
     "fit": ("Train, generate, train with the generated images, and evaluate.", _fit),
     "check": ("Check a dataset.", lambda: check),
     "convert": ("Convert a checkpoint of the authors' code.", lambda: convert),
+    "package": ("Pack the bundle with the weights of a run, for the Model Zoo and its clients.", _package),
     "show": ("Print the figures of a finished run.", lambda: show),
 }
 """Each command: what it does, and a function that imports and returns it, so that no command waits for another's."""

@@ -10,7 +10,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         "config": ["written"],
         "preflight.table": ["check"],
         "record": ["RunRecord"],
-        "settings": ["build", "config_folder", "own_weights", "read_run", "read_settings", "resize"],
+        "settings": ["build", "bundle_folder", "config_folder", "own_weights", "read_run", "read_settings", "resize"],
         "show": ["show_run"],
     },
 )

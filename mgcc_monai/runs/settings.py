@@ -17,7 +17,16 @@ from mgcc_monai.parse import parse_bool
 from mgcc_monai.runs.config import active_workflow, literal
 from mgcc_monai.weights import check_sha256
 
-__all__ = ["build", "config_folder", "network_settings", "own_weights", "read_run", "read_settings", "resize"]
+__all__ = [
+    "build",
+    "bundle_folder",
+    "config_folder",
+    "network_settings",
+    "own_weights",
+    "read_run",
+    "read_settings",
+    "resize",
+]
 
 TRAIN_FIRST = "train first, or give the --output_dir of a finished training."
 _TRANSFORMS = ("Compose", "Resized", "SpatialPadd")
@@ -27,6 +36,12 @@ def config_folder() -> str:
     """Return the folder of the config that is being run, its first file's where there are several."""
     workflow = active_workflow()
     return os.path.abspath(workflow.config_root_path if workflow is not None else ".")
+
+
+def bundle_folder() -> str:
+    """Return the folder of the bundle whose config is being run: that above ``configs``."""
+    folder = Path(config_folder())
+    return str(folder.parent if folder.name == "configs" else folder)
 
 
 def own_weights(ckpt_sha256: str = "") -> str:
