@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import ast
 import importlib.metadata
 import io
 import json
 import re
+import sys
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -91,7 +93,7 @@ def package(version: str, output: str, weights: str = "", bundle_root: str = "",
         files["large_files.yml"] = _large_files(folder / "model.pt", weights_url)
     source = Path(mgcc_monai.__file__).parent
     for path in source.rglob("*.py"):
-        files[f"mgcc_monai/{path.relative_to(source).as_posix()}"] = (_HEADER + path.read_text()).encode()
+        files[f"mgcc_monai/{path.relative_to(source).as_posix()}"] = (_HEADER + _imported(path.read_text())).encode()
     return _write(Path(output) / f"{NAME}_v{version}.zip", files)
 
 
@@ -201,6 +203,23 @@ the weights.
 
 """
     return card.replace("## MONAI Bundle Commands\n", note + "## MONAI Bundle Commands\n", 1).encode()
+
+
+def _imported(code: str) -> str:
+    """Sort a module's imports as the zoo does, to which this package is a third party's."""
+    lines, nodes = code.splitlines(keepends=True), []
+    for node in ast.parse(code).body:
+        if isinstance(node, ast.Import | ast.ImportFrom):
+            name = node.module if isinstance(node, ast.ImportFrom) else node.names[0].name
+            if name.partition(".")[0] not in sys.stdlib_module_names:
+                nodes.append((isinstance(node, ast.ImportFrom), name.lower(), node.lineno - 1, node.end_lineno))
+        elif nodes:
+            break
+    if not nodes:
+        return code
+    first, last = nodes[0][2], nodes[-1][3]
+    block = [line for _, _, start, end in sorted(nodes) for line in lines[start:end]]
+    return "".join([*lines[:first], *block, *lines[last:]])
 
 
 def _write(path: Path, files: Mapping[str, bytes]) -> Path:
