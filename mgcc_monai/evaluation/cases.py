@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -38,13 +39,15 @@ def to_hw(array: Any) -> np.ndarray:
     MONAI's readers give (x, y), so a PNG of 60 rows and 80 columns arrives as (1, 80, 60).
 
     Args:
-        array: CWH tensor or array: one channel, or at least two with the background first.
+        array: WH; or CWH: one channel, or at least two with the background first.
 
     Returns:
         HW float32.
     """
     tensor = array.as_tensor() if isinstance(array, MetaTensor) else torch.as_tensor(array)
     tensor = tensor.detach().cpu().float()
+    if tensor.ndim == 2:
+        return tensor.numpy().T
     if tensor.ndim != 3:
         raise ValueError(f"an image must be channel, width, height, but has shape {tuple(tensor.shape)}.")
     return foreground(tensor)[0].numpy().T
@@ -166,7 +169,8 @@ def case_row(item: Mapping[str, Any], threshold: float = 0.5, data_root_dir: str
 class CaseMetricsHandler:
     """Measures every image of a ``SupervisedEvaluator`` and writes ``cases.csv`` and ``summary.json`` at its end.
 
-    The evaluator's postprocessing leaves probabilities in ``pred`` and the keys that :func:`case_row` lists.
+    The evaluator's postprocessing leaves probabilities in ``pred`` and the keys that :func:`case_row` lists. The means
+    over the lesion images are put into the evaluator's metrics too, for clients that read them there.
 
     Args:
         output_dir: folder of the two files.
@@ -217,6 +221,8 @@ class CaseMetricsHandler:
     def _finish(self, engine: Engine) -> None:
         rows = [row for _, row in sorted(gather(self._rows).items())]
         self.summary = summarise(rows, {**self.header, "threshold": self.threshold})
+        means = {name: float(figure["mean"]) for name, figure in self.summary["metrics"].items()}
+        engine.state.metrics |= {name: mean for name, mean in means.items() if math.isfinite(mean)}
         if not is_main_process():
             return
         write_table(self.output_dir / f"cases{self.postfix}.csv", COLUMNS, rows)

@@ -126,7 +126,7 @@ class RunRecord:
     def update(self, **values: Any) -> None:
         """Put values into ``run.json``."""
         if is_main_process() and self.folder.is_dir():
-            self.content.update(values)
+            self.content = {**self.header, **self.content, **values}  # clients do not start the record
             write_json(self.folder / "run.json", self.content)
 
     def finish(self, status: str = "finished") -> None:

@@ -264,8 +264,9 @@ def test_arrays_are_turned_as_a_viewer_shows_them() -> None:
     assert shown.shape == (60, 80)
     assert type(shown) is np.ndarray
     assert shown[5, 70] == 1
+    assert np.array_equal(to_hw(image[0]), shown)
     with pytest.raises(ValueError, match="channel"):
-        to_hw(torch.zeros(4, 4))
+        to_hw(torch.zeros(1, 1, 4, 4))
 
 
 def test_files_appear_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
