@@ -97,6 +97,23 @@ def _package() -> Callable[..., Any]:
     return command
 
 
+def doctor(path: str) -> None:
+    """Check a bundle as the Model Zoo's CI does, offline; the exit code is 1 when something is wrong.
+
+    Args:
+        path: the bundle's folder, or its zip.
+    """
+    from mgcc_monai.interop.doctor import doctor as examine
+    from mgcc_monai.interop.zoo_checks import CHECKS
+
+    found = examine(str(path))
+    for finding in found:
+        print(finding.line)
+    print(f"{path}: {len(CHECKS)} checks, {len(found)} findings")
+    if found:
+        raise MGCCError(f"{path}: the zoo would refuse it; mend what is listed above.")
+
+
 def show(output_dir: str = "runs") -> None:
     """Print the figures of a finished run and the paths of what it wrote.
 
@@ -116,6 +133,7 @@ COMMANDS: dict[str, tuple[str, Callable[[], Callable[..., Any]]]] = {
     "check": ("Check a dataset.", lambda: check),
     "convert": ("Convert a checkpoint of the authors' code.", lambda: convert),
     "package": ("Pack the bundle with the weights of a run, for the Model Zoo and its clients.", _package),
+    "doctor": ("Check a bundle as the Model Zoo does.", lambda: doctor),
     "show": ("Print the figures of a finished run.", lambda: show),
 }
 """Each command: what it does, and a function that imports and returns it, so that no command waits for another's."""
