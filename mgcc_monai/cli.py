@@ -90,9 +90,21 @@ def check(dataset_dir: str, report: str = "") -> None:
 def _package() -> Callable[..., Any]:
     from mgcc_monai.interop.package import package
 
-    @wraps(package)
+    return _naming(package)
+
+
+def _export() -> Callable[..., Any]:
+    from mgcc_monai.interop.export import export
+
+    return _naming(export)
+
+
+def _naming(function: Callable[..., Any]) -> Callable[..., None]:
+    """Make a command of a function that writes a file: print its path."""
+
+    @wraps(function)
     def command(**options: Any) -> None:
-        print(package(**options))
+        print(function(**options))
 
     return command
 
@@ -133,6 +145,7 @@ COMMANDS: dict[str, tuple[str, Callable[[], Callable[..., Any]]]] = {
     "check": ("Check a dataset.", lambda: check),
     "convert": ("Convert a checkpoint of the authors' code.", lambda: convert),
     "package": ("Pack the bundle with the weights of a run, for the Model Zoo and its clients.", _package),
+    "export": ("Export a segmenter for ONNX Runtime, OpenVINO or TorchScript.", _export),
     "doctor": ("Check a bundle as the Model Zoo does.", lambda: doctor),
     "show": ("Print the figures of a finished run.", lambda: show),
 }

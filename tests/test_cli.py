@@ -83,7 +83,9 @@ TEXT = {
     "check": "dataset_dir report",
     "convert": "checkpoint output",
     "show": "output_dir",
-    "check-bundle": "path",
+    "package": "version output weights bundle_root weights_url",
+    "doctor": "path",
+    "export": "weights output format",
 }
 
 
@@ -91,7 +93,8 @@ TEXT = {
 @pytest.mark.parametrize("command", cli.COMMANDS)
 def test_paths_and_names_are_taken_as_typed_by_every_command(command: str, text: str) -> None:
     needed = {"prepare": ["source", "output"], "split": ["dataset_dir", "output_json"], "phantom": ["output"]}
-    needed |= {"check": ["dataset_dir"], "convert": ["checkpoint", "output"], "check-bundle": ["path"]}
+    needed |= {"check": ["dataset_dir"], "convert": ["checkpoint", "output"], "doctor": ["path"]}
+    needed |= {"package": ["version", "output"], "export": ["weights", "output"]}
     for name in TEXT[command].split():
         others = [f"--{other}=z" for other in needed.get(command, []) if other != name]
         assert cli.read_arguments(command, [*others, f"--{name}={text}"])[name] == text

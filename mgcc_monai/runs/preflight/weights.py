@@ -42,7 +42,11 @@ def check_weights(network: torch.nn.Module, path: str, ckpt_sha256: str = "") ->
     uses = parser is not None and "ckpt_path" in parser.config  # a training from ``pretrained`` has its own settings
     if uses:
         _check_origin(Path(path), ckpt_sha256)
-    check_fits(network, path)
+    exported = getattr(network, "ckpt_sha256", None)  # an engine holds its weights itself
+    if exported is None:
+        check_fits(network, path)
+    elif ckpt_sha256 and exported != ckpt_sha256:
+        raise MGCCError("--engine: was exported from other weights than the config's; export these, or leave it out.")
     if uses:
         _check_settings(parser, Path(path))
 
