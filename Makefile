@@ -1,6 +1,7 @@
 # make train   environment, phantoms, both stages on them, masks for new images, figures
 # make test    environment, all tests
 # make test-faults  environment, tests of resuming, stopping, killing and of several processes, the long ones too
+# make test-clients  environment, the packed bundle in an environment of its own, MLflow
 # make test-fuzz   environment, long fuzzing of what reads files, for a night: FUZZ=20000 examples a test, 4 h at most
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 OUTPUT ?= runs/demo
@@ -11,7 +12,7 @@ export PYTHONWARNINGS ?= ignore
 ENV := .venv/installed
 MGCC := .venv/bin/python -m mgcc_monai
 
-.PHONY: help train test test-faults test-fuzz lint clean
+.PHONY: help train test test-faults test-clients test-fuzz lint clean
 
 help:
 	@sed -n 's/^# make/make/p' Makefile
@@ -34,6 +35,10 @@ test: $(ENV)
 
 test-faults: $(ENV)
 	OMP_NUM_THREADS=1 .venv/bin/python -m pytest -m "long or not long" tests/faults
+
+test-clients: $(ENV)
+	.venv/bin/python -m pip install --quiet mlflow pandas
+	OMP_NUM_THREADS=1 .venv/bin/python -m pytest -m "clients or not clients" tests/clients
 
 test-fuzz: $(ENV)
 	MGCC_FUZZ=$(FUZZ) OMP_NUM_THREADS=1 timeout 4h .venv/bin/python -m pytest tests/security/test_fuzz.py || test $$? -eq 124

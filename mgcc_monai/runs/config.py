@@ -19,9 +19,12 @@ from mgcc_monai.errors import MGCCError, raise_errors
 from mgcc_monai.parse import suggest
 from mgcc_monai.runs.options import read_options, wrong_values
 
-__all__ = ["active_parser", "active_workflow", "check_config", "literal", "using", "written"]
+__all__ = ["TRACKED", "active_parser", "active_workflow", "check_config", "literal", "using", "written"]
 
 _RUN_OPTIONS = ("config_file", "meta_file", "logging_file", "tracking", "init_id", "final_id", "run_id", "args_file")
+TRACKED = ("experiment_name", "is_not_rank0", "run_name", "save_execute_config", "tracking_uri")
+"""Names that MONAI's ``--tracking`` adds to a config."""
+
 _given: ContextVar[ConfigParser | None] = ContextVar("parser", default=None)
 
 
@@ -110,7 +113,7 @@ def check_config(bundle_root: str | Path) -> None:
         return
     config = {key: value for key, value in parser.config.items() if key != "_meta_"}
     options = read_options(bundle_root)
-    known = {*options, *_RUN_OPTIONS}
+    known = {*options, *_RUN_OPTIONS, *(TRACKED if "tracking_uri" in config else ())}
     text = json.dumps(config, default=str)
     errors = []
     for name in config if options else ():

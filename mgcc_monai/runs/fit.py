@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import importlib.util
 import json
 import os
 import re
@@ -68,6 +69,7 @@ def fit(
     preset: str = "small",
     method: str = "mgcc",
     bundle_root: str | None = None,
+    tracking: str = "",
     **settings: Any,
 ) -> None:
     """Train the autoencoder and the denoiser, generate images, train the segmenter with them and evaluate it.
@@ -82,6 +84,7 @@ def fit(
             a .yaml file of your own.
         method: mgcc, supervised, mean_teacher, or a .yaml file of your own.
         bundle_root: the bundle's folder; by default the one at hand.
+        tracking: mlflow, for a run per stage in OUTPUT_DIR/mlruns.db, or a file of MONAI's tracking settings.
         settings: any name at the top of a stage's config, such as --num_images 500 or --max_iterations 2000.
 
     Raises:
@@ -94,6 +97,8 @@ def fit(
     overlays = [*_overlays(root, "presets", preset, "paper"), *_overlays(root, "methods", method, "mgcc")]
     stages = _needed(root, overlays, settings)
     try_writable(output)
+    if tracking == "mlflow" and importlib.util.find_spec("mlflow") is None:
+        raise MGCCError("--tracking mlflow: needs mlflow; run `pip install mlflow pandas`.")
     for stage in stages:
         check_free(output / stage.folder)
     typed = {
@@ -106,7 +111,7 @@ def fit(
 
     check_stages(laid, folders, data=False)  # before phantoms are made
     with held(output, inside=True):
-        _run_stages(stages, laid, folders, settings, root, output, dataset_dir)
+        _run_stages(stages, laid, folders, settings, root, output, dataset_dir, tracking)
 
 
 def _run_stages(
@@ -117,6 +122,7 @@ def _run_stages(
     root: Path,
     output: Path,
     dataset_dir: str | None,
+    tracking: str,
 ) -> None:
     """Run each stage that is not done yet, once all of them have passed their checks."""
     from mgcc_monai.data.dataset import load_datalist
@@ -147,7 +153,8 @@ def _run_stages(
         resume = any(foreign.get(name) != stamp for name, stamp in found.items())
         print(f"{title}: {'resumes' if resume else 'starts'}, {_clock(time.time() - begun)} so far", flush=True)
         _note(output, stage.name, {"key": key, "foreign": foreign})
-        seconds = _run(stage, used, root, output, data, settings, resume)
+        again = {**({"resume": "true"} if resume else {}), **({"tracking": tracking} if tracking else {})}
+        seconds = _run(stage, used, root, output, data, {**settings, **again})
         made = _made(output, stage)
         if made is None:
             raise MGCCError(f"{output / stage.folder}: {stage.name} ended without {', '.join(stage.outputs)}.")
@@ -242,12 +249,10 @@ def _note(output: Path, name: str, entry: Mapping[str, Any]) -> None:
 
 
 def _run(
-    stage: Stage, files: Sequence[Path], root: Path, output: Path, data: Path, settings: Mapping[str, Any], resume: bool
+    stage: Stage, files: Sequence[Path], root: Path, output: Path, data: Path, settings: Mapping[str, Any]
 ) -> float:
     """Run a stage in a process of its own and return the seconds that it took."""
     options = {"bundle_root": root, "output_dir": output, "dataset_dir": data, **settings}
-    if resume:
-        options["resume"] = "true"
     command = [sys.executable, "-m", "monai.bundle", "run", stage.run_id, "--config_file", str([str(f) for f in files])]
     for name, value in options.items():
         command += [f"--{name}", monai_text(str(value)) if isinstance(value, str | os.PathLike) else str(value)]

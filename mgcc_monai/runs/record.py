@@ -23,7 +23,8 @@ from mgcc_monai.errors import MGCCError, plain_os_errors
 from mgcc_monai.files import hash_files, set_aside, write_json
 from mgcc_monai.lock import hold, release
 from mgcc_monai.parse import parse_bool
-from mgcc_monai.runs.config import active_parser, literal
+from mgcc_monai.runs.config import active_parser, literal, using
+from mgcc_monai.runs.tracking import track
 
 __all__ = ["RunRecord", "inferring_network"]
 
@@ -142,6 +143,8 @@ class RunRecord:
                     "--resume out to train anew."
                 )
         self.update(status=status, ended=_now(), seconds=round(time.time() - self.begun, 1))
+        with using(self.parser):
+            track(self.folder, "FINISHED" if status == "finished" else "KILLED")
         release(self.folder)
 
     @plain_os_errors()

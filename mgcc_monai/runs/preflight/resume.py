@@ -14,15 +14,16 @@ from mgcc_monai import __version__
 from mgcc_monai.errors import MGCCError, raise_errors
 from mgcc_monai.handlers.checkpoint import newest_checkpoint
 from mgcc_monai.parse import parse_bool
-from mgcc_monai.runs.config import active_parser
+from mgcc_monai.runs.config import TRACKED, active_parser
 
 __all__ = ["check_resume"]
 
 # where things lie, and what changes nothing in what is learned; the header of the record is compared by its values
 _FREE = {"bundle_root", "cache_num", "device", "distributed_timeout", "finalize", "imports", "initialize", "max_epochs"}
 _FREE |= {"num_inference_steps", "num_workers", "preview_count", "record", "resume", "run", "training"}
+_FREE |= set(TRACKED)
 _REPORTERS = {"LogfileHandler", "ReconstructionPreview", "SamplePreview", "StatsHandler", "TensorBoardStatsHandler"}
-_REPORTERS |= {"TrainingRun"}
+_REPORTERS |= {"TrainingRun", "MLFlowHandler"}
 _OWN = ("diffusers", "ignite", "mgcc_monai", "monai", "torch")  # packages whose handlers are compared
 _FREE_HEADER = {"dataset", "resize", "stage"}  # the data count by their hash, resizing by the config
 _SAME = {"cosine_with_restarts": "cosine"}  # one cycle of it is the cosine, but for what lies past the end
