@@ -1,0 +1,81 @@
+"""Clients that hand over arrays, or apply the config's steps themselves: MONAI Label and MONAI Deploy."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+from pathlib import Path
+from types import ModuleType
+
+import monai.bundle
+import numpy as np
+import pytest
+import torch
+from monai.bundle import ConfigParser
+from monai.data import decollate_batch
+from monai.transforms import Compose, SaveImaged
+from PIL import Image
+
+
+@pytest.fixture
+def scan(tmp_path: Path) -> Path:
+    """A grey image of 40 rows and 56 columns."""
+    pixels = np.random.default_rng(5).integers(0, 255, (40, 56), dtype=np.uint8)
+    (tmp_path / "in").mkdir()
+    Image.fromarray(pixels).save(tmp_path / "in" / "scan.png")
+    return tmp_path / "in" / "scan.png"
+
+
+@pytest.fixture
+def mask(scan: Path, unpacked: Path, tmp_path: Path) -> np.ndarray:
+    """The mask of inferring, HW of 0 and 1, with some of each."""
+    config = unpacked / "configs" / "inference.json"
+    parser = ConfigParser.load_config_file(str(config))
+    image = ConfigParser(parser).get_parsed_content("preprocessing")({"image": str(scan)})["image"]
+    network = ConfigParser(parser).get_parsed_content("network_def").eval()
+    network.load_state_dict(torch.load(unpacked / "models" / "model.pt", weights_only=True))
+    threshold = network(image[None]).sigmoid().median().item()  # a short training calls all pixels one thing
+    config.write_text(json.dumps({**json.loads(config.read_text()), "threshold": threshold}, indent=4) + "\n")
+    options = {"dataset_dir": str(scan.parent), "output_dir": str(tmp_path / "masks"), "logging_file": False}
+    monai.bundle.run(run_id="inferring", config_file=str(config), device="cpu", **options)
+    mask = np.asarray(Image.open(tmp_path / "masks" / "scan.png")) // 255
+    assert 0 < mask.mean() < 1
+    return mask
+
+
+def test_label_gets_a_two_dimensional_uint8_mask(scan: Path, unpacked: Path, mask: np.ndarray):
+    """What MONAI Label does: its own loop over preprocessing, inferer and postprocessing without ``SaveImaged``."""
+    parser = ConfigParser()
+    parser.read_config(str(unpacked / "configs" / "inference.json"))
+    parser.update({"bundle_root": str(unpacked), "device": "cpu"})
+    network = parser.get_parsed_content("network_def").eval()
+    network.load_state_dict(torch.load(unpacked / "models" / "model.pt", weights_only=True))
+    data = parser.get_parsed_content("preprocessing")({"image": str(scan)})
+    with torch.no_grad():
+        outputs = parser.get_parsed_content("inferer")(data["image"][None], network)
+    data["pred"] = decollate_batch(outputs)[0]
+    steps = parser.get_parsed_content("postprocessing").transforms
+    pred = Compose([step for step in steps if not isinstance(step, SaveImaged)])(data)["pred"]
+    assert pred.dtype == torch.uint8 and tuple(pred.shape) == (56, 40)
+    assert np.array_equal(np.asarray(pred).T, mask)
+
+
+@pytest.fixture(scope="module")
+def deploy() -> ModuleType:
+    path = Path(__file__).parents[2] / "examples" / "deploy" / "app.py"
+    spec = importlib.util.spec_from_file_location("deploy_app", path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_deploy_gives_the_mask_of_inferring_for_frames_of_any_stacking(deploy, scan: Path, unpacked: Path, mask):
+    segment = deploy.Segmenter(unpacked)
+    frame = np.asarray(Image.open(scan))
+    assert np.array_equal(segment(frame), mask)
+    colour = np.repeat(frame[..., None], 3, axis=2)
+    for frames in (frame, frame[None], colour[None]):
+        found = segment.volume(frames)
+        assert found.dtype == np.uint8 and np.array_equal(found, mask[None])
+    loop = np.stack([colour, colour[::-1]])
+    assert segment.volume(loop).shape == (2, 40, 56)
