@@ -79,3 +79,55 @@ def test_deploy_gives_the_mask_of_inferring_for_frames_of_any_stacking(deploy, s
         assert found.dtype == np.uint8 and np.array_equal(found, mask[None])
     loop = np.stack([colour, colour[::-1]])
     assert segment.volume(loop).shape == (2, 40, 56)
+
+
+def train_as_label(unpacked: Path, output: Path, items: list[dict[str, str]], **options: object) -> None:
+    """What MONAI Label does: its own lists, its own loader of weights in front, ``run`` as id."""
+    config = json.loads((unpacked / "configs" / "train.json").read_text())
+    handlers = config["train"]["handlers"]
+    assert not [one for one in handlers if one["_target_"] == "CheckpointLoader"], "Label would not add its own"
+    loader = {"_target_": "CheckpointLoader", "load_path": str(unpacked / "models" / "model.pt"), "strict": True}
+    handlers = [loader | {"load_dict": {"model": "$@network"}}, *handlers]
+    lists = {"train#dataset#data": items, "validate#dataset#data": items, "train#handlers": handlers}
+    fixed = {"bundle_root": str(unpacked), "device": "cpu", "train#trainer#max_epochs": 1, "output_dir": str(output)}
+    file = str(unpacked / "configs" / "train.json")
+    monai.bundle.run(run_id="run", config_file=file, logging_file=False, **lists, **fixed, **options)
+
+
+@pytest.fixture
+def items(tmp_path: Path) -> list[dict[str, str]]:
+    """Four images with labels, as a client lists them."""
+    (tmp_path / "studies").mkdir()
+    listed = []
+    for number in range(4):
+        pixels = np.random.default_rng(number).integers(0, 255, (40, 50), dtype=np.uint8)
+        Image.fromarray(pixels).save(tmp_path / "studies" / f"{number}.png")
+        Image.fromarray((pixels > 128).astype(np.uint8)).save(tmp_path / "studies" / f"{number}_label.png")
+        paths = {"image": f"{number}.png", "label": f"{number}_label.png"}
+        listed.append({name: str(tmp_path / "studies" / path) for name, path in paths.items()})
+    return listed
+
+
+def test_label_trains_on_its_own_lists_from_the_weights_that_are_there(items, unpacked, phantoms, tmp_path):
+    options = {"dataset_dir": str(phantoms), "max_iterations": 2, "generated_fraction": 0, "learning_rate": 0.0}
+    train_as_label(unpacked, tmp_path / "out", items, **options)
+    before = torch.load(unpacked / "models" / "model.pt", weights_only=True)
+    after = torch.load(tmp_path / "out" / "segmentation" / "model.pt", weights_only=True)
+    learned = [name for name, value in before.items() if "running" not in name and "batches" not in name]
+    assert all(torch.equal(before[name], after[name]) for name in learned), (
+        "a rate of 0 keeps the weights it began with"
+    )
+
+
+def test_label_without_a_dataset_is_refused_and_makes_no_phantoms(items, unpacked, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SystemExit, match="would be phantoms; set dataset_dir") as error:
+        train_as_label(unpacked, tmp_path / "out", items)
+    assert "\n" not in str(error.value) and not (tmp_path / "out").exists()
+
+
+def test_files_that_a_clients_list_names_must_be_there(items, unpacked, phantoms, tmp_path):
+    items[1]["label"] = str(tmp_path / "none.png")
+    with pytest.raises(SystemExit, match="none.png: there is no such file; correct the client's list") as error:
+        train_as_label(unpacked, tmp_path / "out", items, dataset_dir=str(phantoms))
+    assert "\n" not in str(error.value)

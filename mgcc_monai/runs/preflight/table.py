@@ -10,6 +10,7 @@ from monai.bundle import ConfigParser
 from mgcc_monai.generation.sample import check_request
 from mgcc_monai.runs.config import active_parser, using
 from mgcc_monai.runs.preflight import generation, leftovers, resume, segmentation, shapes, weights
+from mgcc_monai.runs.preflight.client import check_client_lists
 
 __all__ = ["DATA", "OPTIONS", "RUN", "WORKFLOWS", "Check", "check", "evaluate_checks"]
 
@@ -80,6 +81,7 @@ WORKFLOWS: dict[str, list[Check]] = {
     "evaluate_generation": [_options(), _output("generated_dir"), _GENERATOR, _GATE],
     "train": [
         _options(),
+        Check(RUN, check_client_lists, []),
         _output("segmentation_dir"),
         Check(OPTIONS, shapes.check_segmenter_shape, ["image_size", "channels"]),
         _ASPECT,
