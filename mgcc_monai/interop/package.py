@@ -35,7 +35,14 @@ REQUIRED = (
 LARGE = 25 * 2**20  # bytes: above it the zoo wants a file listed in large_files.yml
 
 _OF_THE_RUN = ("image_size", "resize", "image_mean", "image_std", "threshold")
-_OF_THE_MACHINE = ("device", "amp", "num_workers", "cache_num", "resume", "pretrained", "imports", "run", "training")
+_OF_THE_MACHINE = ("device", "amp", "num_workers", "cache_num", "resume", "pretrained")
+_OF_THE_BUNDLE = (
+    "imports",
+    "train",
+    "validate",
+    "run",
+    "training",
+)  # as this version has them: methods set other names
 _HEADER = """\
 # Copyright (c) the mgcc_monai founders
 # Licensed under the Apache License, Version 2.0 (the "License");
@@ -135,7 +142,12 @@ def _training(base: bytes, settings: Mapping[str, Any], folder: Path, root: Path
     run = read_json(file) if file.is_file() else {"channels": list(settings["network_def"]["channels"])}
     for name, value in run.items():
         kind = options[name].kind if name in options else ""
-        if name in content and kind != "path" and name not in _OF_THE_MACHINE and value != _as_merged(content[name]):
+        if (
+            name in content
+            and kind != "path"
+            and name not in (*_OF_THE_MACHINE, *_OF_THE_BUNDLE)
+            and value != _as_merged(content[name])
+        ):
             content[name] = value
     content |= {name: settings[name] for name in ("image_size", "image_mean", "image_std")}
     content |= {"bundle_root": "$mgcc_monai.runs.bundle_folder()"}
