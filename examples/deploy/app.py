@@ -81,6 +81,7 @@ class Segmenter:
 
 def build(bundle: str) -> Any:
     """Return the application; the SDK is imported here alone, so that :class:`Segmenter` works without it."""
+    from monai.deploy.conditions import CountCondition
     from monai.deploy.core import AppContext, Application, Fragment, Operator, OperatorSpec
     from monai.deploy.core.domain import Image
     from monai.deploy.operators.dicom_data_loader_operator import DICOMDataLoaderOperator
@@ -112,7 +113,8 @@ def build(bundle: str) -> Any:
                 algorithm_name="mgcc_monai",
                 algorithm_version="0.2.0",
             )
-            load = DICOMDataLoaderOperator(self, input_folder=Path(context.input_path), name="load")
+            once = CountCondition(self, 1)
+            load = DICOMDataLoaderOperator(self, once, input_folder=Path(context.input_path), name="load")
             select = DICOMSeriesSelectorOperator(self, name="select")
             volume = DICOMSeriesToVolumeOperator(self, name="volume")
             segment = SegmentOperator(self, name="segment")
