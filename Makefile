@@ -1,7 +1,7 @@
 # make train   environment, phantoms, both stages on them, masks for new images, figures
 # make test    environment, all tests
 # make test-faults  environment, tests of resuming, stopping, killing and of several processes, the long ones too
-# make test-clients  environment, the packed bundle in an environment of its own, MLflow
+# make test-clients  environment, the packed bundle in an environment of its own, MLflow, the commands of the docs
 # make test-fuzz   environment, long fuzzing of what reads files, for a night: FUZZ=20000 examples a test, 4 h at most
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 OUTPUT ?= runs/demo
@@ -38,7 +38,7 @@ test-faults: $(ENV)
 
 test-clients: $(ENV)
 	.venv/bin/python -m pip install --quiet mlflow pandas
-	OMP_NUM_THREADS=1 .venv/bin/python -m pytest -m "clients or not clients" tests/clients
+	OMP_NUM_THREADS=1 .venv/bin/python -m pytest -m "clients or not clients" tests/clients tests/test_docs.py
 
 test-fuzz: $(ENV)
 	MGCC_FUZZ=$(FUZZ) OMP_NUM_THREADS=1 timeout 4h .venv/bin/python -m pytest tests/security/test_fuzz.py || test $$? -eq 124

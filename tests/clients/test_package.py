@@ -31,6 +31,16 @@ torch.save(network(image).detach(), "loaded.pt")
 """
 
 
+WORKFLOW = """
+from monai.bundle import create_workflow
+workflow = create_workflow(
+    config_file={file!r}, workflow_type="infer", run_id="inferring", dataset_dir={images!r}, output_dir="again"
+)
+workflow.run()
+workflow.finalize()
+"""
+
+
 def images(folder: Path) -> Path:
     folder.mkdir()
     for number in range(3):
@@ -111,6 +121,12 @@ def test_downloaded_it_segments_trains_and_loads_without_an_installation(
         network.load_state_dict(state)
         image = torch.linspace(-2, 2, 32 * 32).reshape(1, 1, 32, 32)
         assert torch.equal(torch.load(tmp_path / "loaded.pt"), network(image))
+
+    bare(tmp_path, "-c", WORKFLOW.format(file=str(configs / "inference.json"), images=str(folder)))
+    assert len(list((tmp_path / "again").glob("*.png"))) == 3
+    (tmp_path / "schema.json").write_text(json.dumps({"type": "object", "required": ["version", "monai_version"]}))
+    verify = ("verify_metadata", "--meta_file", configs / "metadata.json", "--filepath", tmp_path / "schema.json")
+    assert "no error" in bare(tmp_path, *run, *verify)  # a schema that is there is not downloaded
 
     files = ("--meta_file", configs / "metadata.json", "--config_file", configs / "inference.json")
     assert "no error" in bare(tmp_path, *run, "verify_net_in_out", "network_def", *files, path=tmp_path / NAME)

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
+import torch
 from diffusers import AutoencoderKL
 
 from mgcc_monai.errors import MGCCError
@@ -86,3 +90,20 @@ def test_a_pipeline_of_version_0_1_keeps_its_class_proportions_and_no_warning_is
     read = LatentDiffusionPipeline.from_pretrained(tmp_path / "pipeline")
     assert list(read.config.class_proportions) == content["class_mix"]
     assert read.fingerprint() == pipeline.fingerprint() and capfd.readouterr().err == ""
+
+
+READ = """
+import torch, mgcc_monai.generation.pipeline as ours
+from diffusers import DiffusionPipeline
+pipe = DiffusionPipeline.from_pretrained({folder!r}, custom_pipeline=ours.__file__, trust_remote_code=True)
+torch.save(pipe(indices=[0, 3], seed=5, num_inference_steps=2), {output!r})
+"""
+
+
+def test_diffusers_reads_it_with_our_class_as_custom_pipeline(pipeline, saved_pipeline, tmp_path):
+    code = READ.format(folder=str(saved_pipeline), output=str(tmp_path / "images.pt"))
+    env = {**os.environ, "HF_HOME": str(tmp_path / "hf"), "HF_HUB_OFFLINE": "1"}  # it copies the class there
+    done = subprocess.run([sys.executable, "-W", "ignore", "-c", code], env=env, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert torch.equal(torch.load(tmp_path / "images.pt"), pipeline(indices=[0, 3], seed=5, num_inference_steps=2))
+    assert not [path for path in saved_pipeline.rglob("*") if path.suffix == ".py"], "no code beside weights"
