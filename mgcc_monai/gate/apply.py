@@ -90,7 +90,7 @@ def apply_gate(
     write_sheet(folder / SAMPLES, made[keep][:32] if keep.any() else made[:32], 8)
     flagged = [index for index, copy in enumerate(copies) if copy["flagged"]][:8]
     if flagged:
-        pairs = [made[flagged], known[[copies[index]["nearest"] for index in flagged]]]
+        pairs = [made[flagged], known[[copies[index]["nearest_reference"] for index in flagged]]]
         write_sheet(folder / COPIES, torch.cat(pairs), len(flagged))
     print(format_gate(result), flush=True)
     if not keep.any():

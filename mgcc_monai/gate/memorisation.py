@@ -233,7 +233,7 @@ def audit(
         (``copies_generated``), beside the rate at which real images that are no copies would be
         (``expected_false_positive_rate``); how many training images have a copy (``copied_training_images``); the
         ``recall`` of each kind of planted copy; ``images``, of each generated image its ``correlation`` with the
-        ``nearest`` training image and whether it is ``flagged``.
+        ``nearest_reference``, a training image, and whether it is ``flagged``.
 
     Raises:
         AuditFailed: if fewer than 95 % of the planted copies of a kind exceed the threshold with their source.

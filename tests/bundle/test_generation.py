@@ -17,6 +17,7 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file
 
+from mgcc_monai.data.contents import image_sha256
 from mgcc_monai.data.phantom.write import write_phantoms
 from mgcc_monai.errors import MGCCError
 from mgcc_monai.generation import LatentDiffusionPipeline, manifest
@@ -167,6 +168,30 @@ def test_generate_judge_and_train_on_what_is_kept(
     run("training", "train.json", generated_fraction=0.5, **data)
     record = json.loads((output / "segmentation" / "run.json").read_text())
     assert record["generated_fraction"] == 0.5
+
+
+def test_a_copy_among_generated_images_is_dropped_and_shown_above_its_original(
+    run, output: Path, many_phantoms: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(LatentDiffusionPipeline, "reconstruct", blurred)
+    data = dict(dataset_dir=str(many_phantoms), device="cpu")
+    with contextlib.suppress(MGCCError):
+        run("generating", "generate.json", seed=7, **data)
+    folder = output / "generated"
+    listed = json.loads((many_phantoms / "dataset.json").read_text())["training"][3]["image"]
+    original = Image.open(many_phantoms / listed).resize((32, 32), Image.Resampling.BILINEAR)
+    rows = manifest.read(folder)
+    original.save(folder / rows[5]["image"])
+    rows[5]["sha256"] = image_sha256(np.asarray(original))
+    manifest.write(folder, rows)
+    with contextlib.suppress(MGCCError):  # the others are no ultrasound, and dropped too
+        run("evaluating", "generate.json", "evaluate_generation.json", **data)
+    copies = json.loads((folder / "gate.json").read_text())["memorisation"]["copies_generated"]
+    assert copies >= 1 and manifest.read(folder)[5]["reason"] == "copy of a training image"
+    sheet = np.asarray(Image.open(folder / "copies.png").convert("L"), dtype=float)
+    cells = [slice(4 + 36 * place, 36 + 36 * place) for place in range(min(copies, 8))]  # of 32 pixels, 4 apart
+    alike = [np.corrcoef(sheet[4:36, cell].ravel(), sheet[40:72, cell].ravel())[0, 1] for cell in cells]
+    assert max(alike) > 0.9, "the copy above what it copies"
 
 
 def test_single_images_are_made_again(run, output: Path, many_phantoms: Path, monkeypatch: pytest.MonkeyPatch) -> None:
