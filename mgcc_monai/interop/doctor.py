@@ -72,7 +72,8 @@ def _folder(path: Path) -> Iterator[Path]:
     with zipfile.ZipFile(path) as archive, tempfile.TemporaryDirectory() as folder:
         if outside := [name for name in archive.namelist() if not is_inside(folder, name)]:
             raise MGCCError(f"{path}: names {outside[0]}, which lies outside of it; do not use it.")
-        archive.extractall(folder)
+        for name in archive.namelist():
+            archive.extract(name, folder)
         roots = [entry for entry in Path(folder).iterdir() if entry.is_dir()]
         yield roots[0] if len(roots) == 1 else Path(folder)
 

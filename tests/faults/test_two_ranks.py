@@ -51,7 +51,7 @@ def test_resumed_training_of_two_ranks(train, state_hash, tmp_path, stage):
     if stage == "diffusion":  # one autoencoder for both
         shutil.copytree(tmp_path / "whole" / "autoencoder", tmp_path / "parts" / "autoencoder")
     assert train(stage, "parts", **{"train#trainer#max_epochs": 1}).wait(timeout=300) == 0
-    assert train(stage, "parts", resume="true").wait(timeout=300) == 0
+    assert train(stage, "parts", resume="true").wait(timeout=300) == 0, (tmp_path / "printed.txt").read_text()[-3000:]
     name = f"{stage}/checkpoints/checkpoint_epoch=2.pt"
     assert state_hash(tmp_path / "parts" / name) == state_hash(tmp_path / "whole" / name)
 
