@@ -2,6 +2,7 @@
 # make test    environment, all tests
 # make test-faults  environment, tests of resuming, stopping, killing and of several processes, the long ones too
 # make test-clients  environment, the packed bundle in an environment of its own, MLflow, the commands of the docs
+# make bench   environment, how fast each part is beside the plain way: a table, and benchmarks/results.json
 # make test-fuzz   environment, long fuzzing of what reads files, for a night: FUZZ=20000 examples a test, 4 h at most
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 OUTPUT ?= runs/demo
@@ -12,7 +13,7 @@ export PYTHONWARNINGS ?= ignore
 ENV := .venv/installed
 MGCC := .venv/bin/python -m mgcc_monai
 
-.PHONY: help train test test-faults test-clients test-fuzz lint clean
+.PHONY: help train test test-faults test-clients test-fuzz bench lint clean
 
 help:
 	@sed -n 's/^# make/make/p' Makefile
@@ -42,6 +43,9 @@ test-clients: $(ENV)
 
 test-fuzz: $(ENV)
 	MGCC_FUZZ=$(FUZZ) OMP_NUM_THREADS=1 timeout 4h .venv/bin/python -m pytest tests/security/test_fuzz.py || test $$? -eq 124
+
+bench: $(ENV)
+	.venv/bin/python -m benchmarks
 
 lint: $(ENV)
 	.venv/bin/ruff check . && .venv/bin/ruff format --check .

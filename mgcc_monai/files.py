@@ -12,6 +12,7 @@ import os
 import shutil
 import tempfile
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path, PureWindowsPath
 from typing import Any, BinaryIO
 
@@ -83,6 +84,7 @@ def write_folder(path: str | Path, write: Callable[[Path], Any]) -> Path:
     """
     path = Path(path)
     temporary = replaced = None
+    made = [folder for folder in path.absolute().parents if not folder.exists()]
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         temporary = Path(tempfile.mkdtemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent))
@@ -102,6 +104,9 @@ def write_folder(path: str | Path, write: Callable[[Path], Any]) -> Path:
         for rest in (temporary, replaced):
             if rest is not None:
                 shutil.rmtree(rest, ignore_errors=True)
+        with suppress(OSError):
+            for folder in made:
+                folder.rmdir()
         if not isinstance(error, OSError):
             raise
         reason = error.strerror or error

@@ -7,14 +7,16 @@ import re
 import unicodedata
 from collections import Counter
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from itertools import chain, count
 from pathlib import Path
 from typing import Any
 
-from mgcc_monai.data.cases import Entry, read_case
+from mgcc_monai.data.cases import read_case
 from mgcc_monai.data.checks.dataset import find_dataset
 from mgcc_monai.data.contents import ALL_LISTS, FILE_NAME
 from mgcc_monai.data.dataset import load_datalist, write_dataset
-from mgcc_monai.data.duplicates import duplicate_groups, join_groups, regroup
+from mgcc_monai.data.duplicates import Thumbnails, duplicate_groups, join_groups, regroup
 from mgcc_monai.data.formats.frames import read_tree
 from mgcc_monai.data.formats.images import image_stem, parse_crop
 from mgcc_monai.data.layouts import find_layout, folders
@@ -26,6 +28,8 @@ from mgcc_monai.progress import progress_bar
 
 __all__ = ["describe", "prepare", "split"]
 
+_READERS = 2  # threads
+
 
 def _scan(source: Path, skip: Sequence[Path | None], layout: str) -> tuple[list[Case], list[str]]:
     if not source.is_dir():
@@ -36,10 +40,10 @@ def _scan(source: Path, skip: Sequence[Path | None], layout: str) -> tuple[list[
     return cases, faults or ([] if cases else [f"{source}: no images in it; check the path of --source"])
 
 
-def _read_all(
-    source: Path, unlabeled: Path | None, groups: Path | None, output: Path, crop: Any, layout: str
-) -> tuple[list[Entry], dict[str, str]]:
-    """Read every file once and raise all errors together; return the entries sorted by name, and the patients."""
+def _find_cases(
+    source: Path, unlabeled: Path | None, groups: Path | None, output: Path, layout: str
+) -> tuple[list[tuple[Case, bool]], dict[str, str], list[str]]:
+    """Return the cases sorted by name, each with whether it is labelled; the patients; and what is wrong so far."""
     cases, faults = _scan(source, (unlabeled, groups, output), layout)
     extra: list[Case] = []
     if unlabeled is not None:
@@ -50,31 +54,58 @@ def _read_all(
         extra = [Case(path, (), "unknown", f"unlabeled/{path.name}") for path in tree.images.get(unlabeled, [])]
         wrong = [*tree.faults, *tree.elsewhere([unlabeled], str(unlabeled))]
         faults += wrong if extra or wrong else [f"{unlabeled}: no images in it; check --unlabeled"]
-    originals = [case.original for case in cases]
     patients: dict[str, str] = {}
     if groups is not None:
-        patients, wrong = folders.read_patients(groups, originals, [case.original for case in extra])
+        patients, wrong = folders.read_patients(groups, *([case.original for case in part] for part in (cases, extra)))
         faults += wrong
-    entries = []
-    for case in progress_bar([*cases, *extra], desc="reading", unit="image", delay=2):
-        entry, wrong = read_case(case, case not in extra, crop)
-        faults += wrong
-        entries += [entry] if entry else []
-    raise_errors(faults, str(source))
-    return sorted(entries, key=lambda entry: entry.item["original"]), patients
+    found = [*((case, True) for case in cases), *((case, False) for case in extra)]
+    return sorted(found, key=lambda one: one[0].original), patients, faults
 
 
-def _name_files(entries: Sequence[Entry]) -> None:
-    """Give each item ASCII file names derived from the original name; a number is appended where two would clash."""
-    taken: set[str] = set()
-    for entry in entries:
-        plain = unicodedata.normalize("NFKD", image_stem(entry.item["original"])).encode("ascii", "ignore").decode()
-        stem = re.sub(r"[^A-Za-z0-9_]+", "-", plain).strip("-") or "image"
-        tries = (stem if number == 1 else f"{stem}-{number}" for number in range(1, len(entries) + 2))
-        name = next(name for name in tries if name.lower() not in taken)
-        taken.add(name.lower())
-        files = {"image": f"images/{name}.png"} | ({"label": f"labels/{name}.png"} if entry.label else {})
-        entry.item = files | entry.item
+def _read_all(
+    cases: Sequence[tuple[Case, bool]], faults: list[str], crop: Any, folder: Path, where: str
+) -> tuple[list[dict[str, Any]], list[str], Thumbnails]:
+    """Read every file once and write it to ``folder``, then raise all errors together.
+
+    Args:
+        cases: the cases, each with whether it is labelled.
+        faults: errors found before, to be raised with the others.
+        crop: part of each image to keep.
+        folder: where images and labels are written, under names that :func:`_name_file` makes.
+        where: what is read, for the errors.
+
+    Returns:
+        The items, the loops that they are frames of, and their thumbnails.
+    """
+    items, loops, thumbnails, names = [], [], Thumbnails(), set()
+    for part in ("images", "labels"):
+        (folder / part).mkdir()
+    with ThreadPoolExecutor(_READERS) as pool:
+        read = pool.map(lambda one: read_case(*one, crop), cases)
+        for entry, wrong in progress_bar(read, len(cases), desc="reading", unit="image", delay=2):
+            faults += wrong
+            if faults or entry is None:
+                continue
+            name = _name_file(entry.item["original"], names)
+            files = {"image": f"images/{name}.png"} | ({"label": f"labels/{name}.png"} if entry.label else {})
+            for key, pixels in (("image", entry.image), ("label", entry.label)):
+                if pixels:
+                    (folder / files[key]).write_bytes(pixels)
+            items.append(files | entry.item)
+            loops.append(entry.loop)
+            thumbnails.append(entry.thumbnail)
+    raise_errors(faults, where)
+    return items, loops, thumbnails
+
+
+def _name_file(original: str, taken: set[str]) -> str:
+    """Return an ASCII file name derived from the original name; a number is appended where it would be taken."""
+    plain = unicodedata.normalize("NFKD", image_stem(original)).encode("ascii", "ignore").decode()
+    stem = re.sub(r"[^A-Za-z0-9_]+", "-", plain).strip("-") or "image"
+    names = chain([stem], (f"{stem}-{number}" for number in count(2)))
+    name = next(name for name in names if name.lower() not in taken)
+    taken.add(name.lower())
+    return name
 
 
 def _check_output(output: Path, overwrite: bool, sources: Sequence[Path | None]) -> None:
@@ -137,23 +168,17 @@ def prepare(
     target, inputs = Path(str(output)), [None if p is None else Path(str(p)) for p in (source, unlabeled, groups)]
     _check_output(target, bool(overwrite), inputs)
     try_writable(target)
-    entries, patients = _read_all(*inputs, target, parse_crop(crop), str(layout))
-    labels = duplicate_groups([entry.thumbnail for entry in entries])
-    joined = join_groups(labels, [patients.get(entry.item["original"]) or entry.loop or None for entry in entries])
-    _name_files(entries)
-    for entry, group in zip(entries, joined, strict=True):
-        entry.item["group"] = group
+    cases, patients, faults = _find_cases(*inputs, target, str(layout))
     options["normals_as_unlabeled"] = bool(normals_as_unlabeled)
-    lists = draw_lists([entry.item for entry in entries], **options)
+    kept, labels = parse_crop(crop), []
 
     def write(folder: Path) -> None:
-        for part in ("images", "labels"):
-            (folder / part).mkdir()
-        for entry in entries:
-            (folder / entry.item["image"]).write_bytes(entry.image)
-            if entry.label:
-                (folder / entry.item["label"]).write_bytes(entry.label)
-        write_dataset(folder, lists, name=str(name or target.resolve().name), **options)
+        items, loops, thumbnails = _read_all(cases, faults, kept, folder, str(source))
+        labels.extend(duplicate_groups(thumbnails))
+        belong = [patients.get(item["original"]) or loop or None for item, loop in zip(items, loops, strict=True)]
+        for item, group in zip(items, join_groups(labels, belong), strict=True):
+            item["group"] = group
+        write_dataset(folder, draw_lists(items, **options), name=str(name or target.resolve().name), **options)
 
     write_folder(target, write)
     sizes = Counter(labels)

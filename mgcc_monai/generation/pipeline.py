@@ -18,6 +18,7 @@ from mgcc_monai.generation import saved
 from mgcc_monai.generation.classes import class_ids, class_probabilities
 from mgcc_monai.generation.schedulers import denoise, matching, new_scheduler
 from mgcc_monai.networks import autoencoder
+from mgcc_monai.networks.upsampling import fuse_upsampling
 from mgcc_monai.parse import parse_int
 from mgcc_monai.progress import progress_bar
 from mgcc_monai.seeds import torch_seed
@@ -73,7 +74,7 @@ class LatentDiffusionPipeline(DiffusionPipeline):
     ) -> None:
         super().__init__()
         self._trained = copy.deepcopy(scheduler)  # whose noise the denoiser learned, whatever comes in its place
-        self.register_modules(vae=vae, unet=unet, scheduler=scheduler)
+        self.register_modules(vae=fuse_upsampling(vae), unet=fuse_upsampling(unet), scheduler=scheduler)
         self.register_to_config(
             classes=[str(name) for name in classes],
             class_proportions=[float(share) for share in class_proportions],
@@ -122,7 +123,7 @@ class LatentDiffusionPipeline(DiffusionPipeline):
         options = {**earlier, "low_cpu_mem_usage": False, **kwargs, "local_files_only": True, "use_safetensors": True}
         scheduler = options.pop("scheduler", None)
         try:
-            with saved.quietly():
+            with saved.quietly(warnings=bool(earlier)):
                 made = super().from_pretrained(str(folder), **options)
             saved.check_scale(made.vae, folder)
         except Exception as error:

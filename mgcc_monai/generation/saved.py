@@ -82,11 +82,12 @@ def check_saved(folder: str | os.PathLike, kind: str) -> dict[str, Any]:
 
 
 @contextmanager
-def quietly() -> Iterator[None]:
-    """Silence diffusers' progress bar over three files, and its warnings about names that version 0.1 wrote."""
+def quietly(warnings: bool) -> Iterator[None]:
+    """Silence diffusers' progress bar over three files; and its ``warnings``, for names that version 0.1 wrote."""
     shown, verbosity = logging.is_progress_bar_enabled(), logging.get_verbosity()
     logging.disable_progress_bar()
-    logging.set_verbosity_error()
+    if warnings:
+        logging.set_verbosity_error()
     try:
         yield
     finally:

@@ -39,8 +39,9 @@ class TrainingRun:
         name: what stands before the progress bar.
         lower_for_memory: options to name when memory runs out, those that help most first.
         early_stopping: validations without a better key metric after which the training ends; 0 never ends it early.
-        ema: the average of the weights, where there is one.
-        device: device that checkpoints are read to.
+        ema: the average of the weights, where there is one already.
+        ema_decay: decay of an average to make, which validations then use; 0 for none.
+        device: device that checkpoints are read to; by default the network's.
     """
 
     def __init__(
@@ -56,10 +57,13 @@ class TrainingRun:
         lower_for_memory: Sequence[str] = ("batch_size", "image_size", "channels"),
         early_stopping: int = 0,
         ema: EMA | None = None,
-        device: Any = "cpu",
+        ema_decay: float = 0,
+        device: Any = None,
     ) -> None:
         self.record, self.state, self.evaluator = record, dict(state), evaluator
-        self.max_iterations, self.device = int(max_iterations), device
+        self.max_iterations = int(max_iterations)
+        own = (parameter.device for parameter in self.state["network"].parameters())
+        self.device = next(own, "cpu") if device is None else device
         self.first = [
             OutOfMemory(lower_for_memory),
             IterationSeed(seed, loader),
@@ -68,6 +72,8 @@ class TrainingRun:
         ]
         if is_main_process():
             self.first.insert(3, TrainingLog(record.folder, evaluator, loss_function))
+        if ema_decay:
+            ema = self.state["ema"] = EMA(self.state["network"], float(ema_decay), evaluator)
         if ema is not None:
             self.first.append(ema)
         self.early_stop: EarlyStopHandler | None = None

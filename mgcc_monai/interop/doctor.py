@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 from mgcc_monai.errors import MGCCError, one_line
 from mgcc_monai.files import is_inside
-from mgcc_monai.interop.zoo_checks import CHECKS, Found
+from mgcc_monai.interop.zoo_checks import CHECKS, NEEDED, Found
 
 __all__ = ["Finding", "doctor"]
 
@@ -40,7 +40,7 @@ def doctor(path: str) -> list[Finding]:
         path: the bundle's folder, or its zip.
 
     Returns:
-        What was found, in the order of ``CHECKS``. A check that needs a missing file finds nothing of its own.
+        What was found, in the order of ``CHECKS``. Of a missing file that every bundle has, one check tells.
 
     Raises:
         MGCCError: when there is no such folder or zip.
@@ -53,11 +53,17 @@ def doctor(path: str) -> list[Finding]:
 
 
 def _run(check: Callable[[Path], Found], root: Path) -> list[tuple[str, str, str]]:
-    """Run a check; files that are missing or no JSON are told by those that look for them."""
+    """Run a check; what it cannot do for a file that is missing or no JSON is a finding of its own."""
     try:
         return list(check(root))
-    except FileNotFoundError:
-        return []
+    except (FileNotFoundError, RuntimeError) as raised:
+        error = raised.__cause__ or raised  # an expression of a config raises a RuntimeError from its own
+        if not isinstance(error, FileNotFoundError):
+            raise
+        missing = Path(str(error.filename or ""))
+        if missing in {root / name for name in NEEDED}:  # which the checks of files tell
+            return []
+        return [(str(missing), f"missing ({one_line(error)})", "add it, or do not name it")]
     except (ValueError, UnicodeDecodeError) as error:
         return [("configs", f"cannot be read ({one_line(error)})", "correct it")]
 

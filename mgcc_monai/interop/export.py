@@ -18,8 +18,7 @@ from torch import nn
 
 from mgcc_monai.errors import MGCCError, one_line
 from mgcc_monai.files import try_writable, write_file
-from mgcc_monai.runs.settings import build, read_json
-from mgcc_monai.weights import check_fits, check_sha256, load_state_dict
+from mgcc_monai.runs.settings import read_trained
 
 __all__ = ["FORMATS", "Engine", "choose_network", "export"]
 
@@ -57,7 +56,7 @@ def export(weights: str, output: str, format: str = "onnx") -> Path:
         raise MGCCError(f"--output {output}: expected a file that ends in {_SUFFIXES[format]}.")
     _need(_EXPORTS.get(format, ()), f"--format {format}", format)
     try_writable(target, file=True)
-    network, settings = _trained(Path(weights))
+    network, settings = read_trained(weights)
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / target.name
         FORMATS[format](network, {name: settings[name] for name in _SETTINGS if name in settings}, path)
@@ -65,19 +64,6 @@ def export(weights: str, output: str, format: str = "onnx") -> Path:
         for part in sorted(Path(folder).iterdir()):  # a .bin before its .xml
             write_file(target.with_name(part.name), part.read_bytes())
     return target
-
-
-def _trained(folder: Path) -> tuple[nn.Module, dict[str, Any]]:
-    """Return a run's network with its weights, in evaluation mode, and its settings."""
-    for name in ("inference.json", "model.pt"):
-        if not (folder / name).is_file():
-            raise MGCCError(f"{folder / name}: there is no such file; give --weights the folder of a finished run.")
-    settings = read_json(folder / "inference.json")
-    network = build(settings["network_def"])
-    check_sha256(folder / "model.pt", str(settings.get("ckpt_sha256", "")), folder / "inference.json")
-    check_fits(network, folder / "model.pt")
-    network.load_state_dict(load_state_dict(folder / "model.pt"))
-    return network.eval(), settings
 
 
 def _onnx(network: nn.Module, settings: Mapping[str, Any], path: Path) -> None:

@@ -6,6 +6,7 @@ import ast
 import importlib.metadata
 import io
 import json
+import logging
 import re
 import sys
 import zipfile
@@ -20,10 +21,11 @@ from mgcc_monai.errors import MGCCError, raise_errors
 from mgcc_monai.files import sha256, try_writable, write_file
 from mgcc_monai.runs.config import literal
 from mgcc_monai.runs.options import find_bundle, read_options
-from mgcc_monai.runs.settings import build, network_settings, read_json
-from mgcc_monai.weights import check_fits, check_sha256
+from mgcc_monai.runs.settings import network_settings, read_json, read_trained
 
 __all__ = ["NAME", "REQUIRED", "package"]
+
+logger = logging.getLogger(__name__)
 
 NAME = "ultrasound_mgcc_segmentation"
 REQUIRED = (
@@ -36,13 +38,9 @@ LARGE = 25 * 2**20  # bytes: above it the zoo wants a file listed in large_files
 
 _OF_THE_RUN = ("image_size", "resize", "image_mean", "image_std", "threshold")
 _OF_THE_MACHINE = ("device", "amp", "num_workers", "cache_num", "resume", "pretrained")
-_OF_THE_BUNDLE = (
-    "imports",
-    "train",
-    "validate",
-    "run",
-    "training",
-)  # as this version has them: methods set other names
+_OF_THE_BUNDLE = ("imports", "train", "validate", "run", "training")  # a method sets none of them
+_KEPT = (*_OF_THE_MACHINE, *_OF_THE_BUNDLE)
+_PACKAGES = ("diffusers", "ignite", "mgcc_monai", "monai", "torch")
 _HEADER = """\
 # Copyright (c) the mgcc_monai founders
 # Licensed under the Apache License, Version 2.0 (the "License");
@@ -86,7 +84,9 @@ def package(version: str, output: str, weights: str = "", bundle_root: str = "",
     missing = [f"{root / name}: missing; restore it from the repository." for name in REQUIRED]
     raise_errors([error for name, error in zip(REQUIRED, missing) if not (root / name).is_file()], str(root))
     folder = Path(weights) if weights else root / "models"
-    settings = _settings(folder)
+    _, settings = read_trained(folder)
+    if "resize" not in settings and settings.get("keep_aspect"):
+        raise MGCCError(f"{folder / 'inference.json'}: keeps the aspect in the way of version 0.1; train again.")
     files = {f"docs/{path.name}": path.read_bytes() for path in (root / "docs").iterdir() if path.is_file()}
     files |= {f"configs/{path.relative_to(root / 'configs')}": path.read_bytes() for path in _configs(root)}
     files["LICENSE"] = (root / "LICENSE").read_bytes()
@@ -102,22 +102,6 @@ def package(version: str, output: str, weights: str = "", bundle_root: str = "",
     for path in source.rglob("*.py"):
         files[f"mgcc_monai/{path.relative_to(source).as_posix()}"] = (_HEADER + _imported(path.read_text())).encode()
     return _write(Path(output) / f"{NAME}_v{version}.zip", files)
-
-
-def _settings(folder: Path) -> dict[str, Any]:
-    """Return the settings of weights, once they are known to be theirs."""
-    errors = [
-        f"{folder / name}: there is no such file; give --weights the segmentation folder of a finished run."
-        for name in ("model.pt", "inference.json")
-        if not (folder / name).is_file()
-    ]
-    raise_errors(errors, str(folder))
-    settings = read_json(folder / "inference.json")
-    if "resize" not in settings and settings.get("keep_aspect"):
-        raise MGCCError(f"{folder / 'inference.json'}: keeps the aspect in the way of version 0.1; train again.")
-    check_sha256(folder / "model.pt", str(settings.get("ckpt_sha256", "")), folder / "inference.json")
-    check_fits(build(settings["network_def"]), folder / "model.pt")
-    return settings
 
 
 def _configs(root: Path) -> list[Path]:
@@ -141,14 +125,11 @@ def _training(base: bytes, settings: Mapping[str, Any], folder: Path, root: Path
     file = folder / "config.json"
     run = read_json(file) if file.is_file() else {"channels": list(settings["network_def"]["channels"])}
     for name, value in run.items():
-        kind = options[name].kind if name in options else ""
-        if (
-            name in content
-            and kind != "path"
-            and name not in (*_OF_THE_MACHINE, *_OF_THE_BUNDLE)
-            and value != _as_merged(content[name])
-        ):
+        own = name in content and name not in _KEPT and (name not in options or options[name].kind != "path")
+        if own and value != _as_merged(content[name]):
             content[name] = value
+    if foreign := sorted(set(re.findall(r'"_target_": "(\w+)\.', json.dumps(content))) - set(_PACKAGES)):
+        logger.warning("train.json needs %s, which the zip does not contain.", ", ".join(foreign))
     content |= {name: settings[name] for name in ("image_size", "image_mean", "image_std")}
     content |= {"bundle_root": "$mgcc_monai.runs.bundle_folder()"}
     described, trained = (network_settings(one) for one in (_network(content), settings["network_def"]))

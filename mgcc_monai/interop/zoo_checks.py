@@ -19,7 +19,10 @@ from mgcc_monai.files import is_inside, sha256
 from mgcc_monai.interop.package import LARGE
 from mgcc_monai.weights import check_fits
 
-__all__ = ["CHECKS", "Found"]
+__all__ = ["CHECKS", "NEEDED", "Found"]
+
+NEEDED = tuple(f"configs/{name}.json" for name in ("metadata", "inference", "train"))
+"""Files that several checks read, and that two of them tell when they are missing."""
 
 _WIDTH = 120
 _METADATA = (  # what the zoo's schema of 2024-07-25 requires, and of what type
@@ -34,22 +37,21 @@ _TRAIN = (
     *(f"train#{name}" for name in ("trainer", "trainer#max_epochs", "dataset", "dataset#data", "handlers")),
     *(f"validate#{name}" for name in ("evaluator", "handlers", "dataset", "dataset#data")),
 )
-_PERSONAL = re.compile(r"(/home/|/Users/|/root/|/mnt/|[A-Z]:\\\\?Users)[\w.-]*")
-
+_PERSONAL = re.compile(r"(?:/(?:home|Users|root|mnt)|[A-Z]:\\{1,2}Users)[/\\][\w.-]*")
 
 Found = Iterator[tuple[str, str, str]]
 
 
 def _files(root: Path) -> Found:
-    for name in ("LICENSE", "configs/metadata.json"):
-        if not (root / name).is_file():
+    for name in ("LICENSE", "configs/metadata.json", "configs/train.json"):
+        if not _is(root, name):
             yield name, "missing", "add it"
 
 
 def _preferred(root: Path) -> Found:
-    if not (root / "models" / "model.pt").is_file():
+    if not _is(root, "models/model.pt"):
         yield "models/model.pt", "missing", "pack the bundle with weights: `python -m mgcc_monai package`"
-    if not any((root / "configs" / f"inference.{end}").is_file() for end in ("json", "yaml", "yml")):
+    if not _is(root, "configs/inference.json"):
         yield "configs/inference.json", "missing", "add it"
 
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import torch
-from monai.losses import SSIMLoss
 from torch import nn
 
-__all__ = ["AutoencoderLoss", "discriminator_logits", "kl_divergence", "log_spectrum", "spectral_distance"]
+__all__ = ["AutoencoderLoss", "discriminator_logits", "kl_divergence", "log_spectrum", "mean_ssim", "spectral_distance"]
 
+_WINDOW, _SIGMA = 11, 1.5  # of the SSIM, in pixels
 _FLOOR = 1e-5  # power: that of rounding to 8 bits, below which there is nothing to match
 
 
@@ -24,6 +24,48 @@ def kl_divergence(mean: torch.Tensor, logvar: torch.Tensor) -> torch.Tensor:
         Kingma and Welling 2014 (arXiv 1312.6114), appendix B.
     """
     return 0.5 * (mean.square() + logvar.exp() - 1 - logvar).mean()
+
+
+def mean_ssim(image: torch.Tensor, other: torch.Tensor, data_range: float) -> torch.Tensor:
+    """Return the mean structural similarity of two stacks, over the Gaussian windows that lie inside the images.
+
+    A window is separable, so its means are two products of matrices: on a CPU a backward pass takes a tenth of the
+    time of a convolution of one channel.
+
+    Args:
+        image: BCHW; at least 11 x 11 pixels.
+        other: BCHW.
+        data_range: largest minus smallest intensity.
+
+    Returns:
+        a scalar tensor.
+
+    Raises:
+        ValueError: when the images are smaller than a window.
+
+    Source:
+        Wang et al. 2004 (doi 10.1109/TIP.2003.819861), equation 13, with their window of 11 and deviation of 1.5.
+    """
+    if min(image.shape[2:]) < _WINDOW:
+        raise ValueError(f"SSIM needs images of at least {_WINDOW} pixels a side, got {list(image.shape[2:])}.")
+    down, across = (_windows(side, image) for side in image.shape[2:])
+
+    def mean(values: torch.Tensor) -> torch.Tensor:
+        return down @ values @ across.T
+
+    c1, c2 = (0.01 * data_range) ** 2, (0.03 * data_range) ** 2
+    a, b = mean(image), mean(other)
+    covariance = mean(image * other) - a * b
+    variances = mean(image.square()) - a.square() + mean(other.square()) - b.square()
+    return ((2 * a * b + c1) / (a.square() + b.square() + c1) * (2 * covariance + c2) / (variances + c2)).mean()
+
+
+def _windows(side: int, like: torch.Tensor) -> torch.Tensor:
+    """Return the weights of every window along a side, a row each."""
+    place = torch.arange(side, dtype=like.dtype, device=like.device)
+    offset = place[None] - place[: side - _WINDOW + 1, None]
+    weights = torch.exp(-0.5 * ((offset - _WINDOW // 2) / _SIGMA).square()) * ((offset >= 0) & (offset < _WINDOW))
+    return weights / weights.sum(1, keepdim=True)
 
 
 def log_spectrum(image: torch.Tensor) -> torch.Tensor:
@@ -104,7 +146,7 @@ class AutoencoderLoss(nn.Module):
         super().__init__()
         self.weights = {"l1": 1.0, "ssim": ssim_weight, "kl": kl_weight}
         self.weights |= {"spectral": spectral_weight, "adversarial": adversarial_weight}
-        self.ssim = SSIMLoss(spatial_dims=2, data_range=data_range)
+        self.data_range = data_range
         self.adversarial = adversarial
         self.detail_active = False
         self._discriminator = [discriminator]  # in a list, so that its weights are not the loss's own
@@ -123,7 +165,7 @@ class AutoencoderLoss(nn.Module):
         reconstruction, mean, logvar = output
         terms = {
             "l1": nn.functional.l1_loss(reconstruction, image),
-            "ssim": self.ssim(reconstruction, image),
+            "ssim": 1 - mean_ssim(reconstruction, image, self.data_range),
             "kl": kl_divergence(mean, logvar),
         }
         if self.detail_active:

@@ -57,6 +57,8 @@ class CrossConsistencyLoss(nn.Module):
         consistency_weight: weight of the consistency; a handler moves it while training.
         detach: the side of the consistency that receives no gradient, see :func:`consistency`.
         supervised_outputs: the first so many outputs are supervised; None supervises all, as MGCC does.
+        auxiliary: auxiliary decoders of a network that runs only some of them in a step. Those that ran then stand for
+            all: of ``k`` out of ``n`` each has the supervised weight ``n / k / (n + 1)``. None where all run.
 
     Source:
         Tang et al. 2023 (arXiv 2305.09447), total loss.
@@ -68,6 +70,7 @@ class CrossConsistencyLoss(nn.Module):
         consistency_weight: float = 0.0,
         detach: str = "none",
         supervised_outputs: int | None = None,
+        auxiliary: int | None = None,
     ) -> None:
         super().__init__()
         if detach not in _DETACH:
@@ -76,6 +79,7 @@ class CrossConsistencyLoss(nn.Module):
         self.consistency_weight = float(consistency_weight)
         self.detach = detach
         self.supervised_outputs = supervised_outputs
+        self.auxiliary = auxiliary
         self.parts: dict[str, float] = {}
 
     def set_consistency_weight(self, weight: float) -> None:
@@ -99,9 +103,10 @@ class CrossConsistencyLoss(nn.Module):
         labelled = label.shape[0]
         if labelled > outputs[0].shape[0]:
             raise ValueError(f"{labelled} labels came with {outputs[0].shape[0]} images; every label needs its image.")
-        supervised = torch.stack(
-            [self.supervised(output[:labelled], label) for output in outputs[: self.supervised_outputs]]
-        ).mean()
+        main, *others = [self.supervised(output[:labelled], label) for output in outputs[: self.supervised_outputs]]
+        supervised = torch.stack([main, *others]).mean()
+        if self.auxiliary is not None and 0 < len(others) < self.auxiliary:
+            supervised = (main + self.auxiliary * torch.stack(others).mean()) / (self.auxiliary + 1)
         loss = supervised
         self.parts = {"supervised": float(supervised.detach())}
         if labelled < outputs[0].shape[0]:

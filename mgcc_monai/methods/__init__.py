@@ -6,6 +6,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
     __name__,
     submod_attrs={
         "diffusion": ["DiffusionPrepareBatch"],
+        "growing": ["GrowingInferer"],
         "mean_teacher": ["MeanTeacherInferer"],
         "two_streams": ["TwoStreamPrepareBatch"],
     },

@@ -9,6 +9,8 @@ import torch
 from diffusers.models.resnet import ResnetBlock2D
 from torch import nn
 
+from mgcc_monai.networks.upsampling import fuse_upsampling
+
 __all__ = ["Autoencoder", "decode", "encode"]
 
 
@@ -60,7 +62,7 @@ class Autoencoder(nn.Module):
 
     def __init__(self, vae: nn.Module, start_as_identity: bool = False) -> None:
         super().__init__()
-        self.vae = vae
+        self.vae = fuse_upsampling(vae)
         for module in vae.modules() if start_as_identity else ():
             if isinstance(module, ResnetBlock2D):
                 nn.init.zeros_(module.conv2.weight)

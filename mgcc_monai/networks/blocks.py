@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Sequence
 
 import torch
 from torch import nn
+
+from mgcc_monai.networks.upsampling import UpsampledConv2d
 
 __all__ = ["ConvBlock", "ConvMixer", "Decoder", "MultiScaleAttentionGate", "UpBlock"]
 
@@ -38,12 +41,12 @@ class UpBlock(nn.Sequential):
     """
 
     def __init__(self, in_channels: int, out_channels: int) -> None:
-        super().__init__(
-            nn.Upsample(scale_factor=2),
-            nn.Conv2d(in_channels, out_channels, kernel_size=3, padding=1),
-            nn.BatchNorm2d(out_channels),
-            nn.ReLU(inplace=True),
-        )
+        layers = {  # numbered as the published network's, whose upsampling is a layer of its own
+            "1": UpsampledConv2d(in_channels, out_channels, kernel_size=3, padding=1),
+            "2": nn.BatchNorm2d(out_channels),
+            "3": nn.ReLU(inplace=True),
+        }
+        super().__init__(OrderedDict(layers))
 
 
 class ConvMixerLayer(nn.Module):

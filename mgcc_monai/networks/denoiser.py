@@ -5,6 +5,8 @@ from __future__ import annotations
 import torch
 from torch import nn
 
+from mgcc_monai.networks.upsampling import fuse_upsampling
+
 __all__ = ["Denoiser"]
 
 
@@ -17,7 +19,7 @@ class Denoiser(nn.Module):
 
     def __init__(self, unet: nn.Module) -> None:
         super().__init__()
-        self.unet = unet
+        self.unet = fuse_upsampling(unet)
 
     def forward(self, x: torch.Tensor, timesteps: torch.Tensor, context: torch.Tensor | None = None) -> torch.Tensor:
         """Predict noise or velocity.

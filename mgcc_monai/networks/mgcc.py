@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from itertools import zip_longest
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 
 import torch
 from torch import nn
+from torch.utils.checkpoint import checkpoint
 
 from mgcc_monai.networks.blocks import ConvBlock, ConvMixer, Decoder
 from mgcc_monai.networks.perturbations import Dropout, FeatureDropout, FeatureNoise
+from mgcc_monai.parse import parse_bool
 
 __all__ = ["MGCC"]
 
@@ -32,6 +34,11 @@ class MGCC(nn.Module):
             training mode; 0 in the paper.
         perturbations: one module per auxiliary decoder, from features BCHW to features BCHW; at most one per ConvMixer
             stage. None takes the paper's: feature dropout, dropout, feature noise, in turn.
+        auxiliary_per_step: auxiliary decoders that run in a training step, drawn anew each time; None runs all, as in
+            the paper. Tell the loss how many there are (``CrossConsistencyLoss(auxiliary=...)``), and its expectation
+            stays that of all.
+        recompute_decoders: compute the decoders a second time in the backward pass instead of keeping their features:
+            less memory, the same gradients.
 
     Raises:
         ValueError: when the sizes do not fit together.
@@ -53,6 +60,8 @@ class MGCC(nn.Module):
         mixer_kernel_size: int = 7,
         dropout: float = 0.0,
         perturbations: Sequence[nn.Module] | None = None,
+        auxiliary_per_step: int | None = None,
+        recompute_decoders: bool = False,
     ) -> None:
         super().__init__()
         if len(channels) < 2:
@@ -67,7 +76,14 @@ class MGCC(nn.Module):
                 f"MGCC has at most one auxiliary decoder per ConvMixer stage: got {len(perturbations)} perturbations "
                 f"for {len(mixer_depths)} stages."
             )
+        if auxiliary_per_step is not None and perturbations and not 1 <= auxiliary_per_step <= len(perturbations):
+            raise ValueError(
+                f"MGCC runs 1 to {len(perturbations)} auxiliary decoders per step, got "
+                f"auxiliary_per_step={auxiliary_per_step}."
+            )
         widths = [in_channels, *channels]
+        self.auxiliary_per_step = auxiliary_per_step
+        self.recompute_decoders = parse_bool(recompute_decoders, "recompute_decoders")
         self.stride = 2 ** (len(channels) - 1)
         self.encoder = nn.ModuleList(ConvBlock(a, b) for a, b in zip(widths, widths[1:]))
         self.pool = nn.MaxPool2d(2)
@@ -95,14 +111,36 @@ class MGCC(nn.Module):
                 features[-1] = mixer(features[-1])
             return self.main_decoder(features)
         else:
-            auxiliary = []
-            for mixer, perturb, decoder in zip_longest(self.mixers, self.perturbations, self.auxiliary_decoders):
-                if self.training and decoder is not None:
-                    auxiliary.append(decoder([perturb(feature) for feature in features]))
+            auxiliary, run = [], self._drawn() if self.training else set()
+            for number, mixer in enumerate(self.mixers):
+                if number in run:
+                    auxiliary.append(
+                        self._decode(self.auxiliary_decoders[number], features, self.perturbations[number])
+                    )
                 features[-1] = mixer(features[-1])
             features[-1] = self.dropout(features[-1])
-            main = self.main_decoder(features)
+            main = self._decode(self.main_decoder, features)
             return [main, *auxiliary] if self.training else main
+
+    @torch.jit.unused
+    def _drawn(self) -> set[int]:
+        """The auxiliary decoders that run in this step."""
+        count = len(self.auxiliary_decoders)
+        if self.auxiliary_per_step is None:
+            return set(range(count))
+        return set(torch.randperm(count)[: self.auxiliary_per_step].tolist())
+
+    @torch.jit.unused
+    def _decode(
+        self, decoder: nn.Module, features: list[torch.Tensor], perturb: nn.Module | None = None
+    ) -> torch.Tensor:
+        def decode(*features: torch.Tensor) -> torch.Tensor:
+            return decoder(list(features) if perturb is None else [perturb(feature) for feature in features])
+
+        if not (self.training and self.recompute_decoders):
+            return decode(*features)
+        contexts = lambda: (nullcontext(), frozen_statistics(decoder))  # noqa: E731
+        return checkpoint(decode, *features, use_reentrant=False, context_fn=contexts)
 
     def _encode(self, x: torch.Tensor) -> list[torch.Tensor]:
         if x.shape[2] % self.stride != 0 or x.shape[3] % self.stride != 0:
@@ -115,3 +153,18 @@ class MGCC(nn.Module):
             x = block(x if level == 0 else self.pool(x))
             features.append(x)
         return features
+
+
+@contextmanager
+def frozen_statistics(module: nn.Module) -> Iterator[None]:
+    """Keep batch normalisations in training mode from counting a batch that they see a second time."""
+    norms = [part for part in module.modules() if isinstance(part, nn.BatchNorm2d)]
+    momenta, counts = [norm.momentum for norm in norms], [norm.num_batches_tracked.clone() for norm in norms]
+    for norm in norms:
+        norm.momentum = 0.0
+    try:
+        yield
+    finally:
+        for norm, momentum, count in zip(norms, momenta, counts):
+            norm.momentum = momentum
+            norm.num_batches_tracked.copy_(count)

@@ -12,6 +12,6 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         "record": ["RunRecord"],
         "settings": ["build", "bundle_folder", "config_folder", "own_weights", "read_run", "read_settings", "resize"],
         "show": ["show_run"],
-        "tracking": ["track"],
+        "tracking": ["run_name", "track"],
     },
 )

@@ -22,7 +22,7 @@ from mgcc_monai.runs.options import read_options, wrong_values
 __all__ = ["TRACKED", "active_parser", "active_workflow", "check_config", "literal", "using", "written"]
 
 _RUN_OPTIONS = ("config_file", "meta_file", "logging_file", "tracking", "init_id", "final_id", "run_id", "args_file")
-TRACKED = ("experiment_name", "is_not_rank0", "run_name", "save_execute_config", "tracking_uri")
+TRACKED = ("experiment_name", "is_not_rank0", "save_execute_config", "tracking_uri")
 """Names that MONAI's ``--tracking`` adds to a config."""
 
 _given: ContextVar[ConfigParser | None] = ContextVar("parser", default=None)

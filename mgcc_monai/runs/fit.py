@@ -23,6 +23,7 @@ from mgcc_monai.lock import check_free, held
 from mgcc_monai.parse import suggest
 from mgcc_monai.runs.options import find_bundle, read_options, wrong_values
 from mgcc_monai.runs.process import run_and_forward
+from mgcc_monai.runs.threads import busy_processors, waiting
 from mgcc_monai.runs.words import is_text, lost, monai_text
 
 __all__ = ["STAGES", "Stage", "fit"]
@@ -256,8 +257,11 @@ def _run(
     command = [sys.executable, "-m", "monai.bundle", "run", stage.run_id, "--config_file", str([str(f) for f in files])]
     for name, value in options.items():
         command += [f"--{name}", monai_text(str(value)) if isinstance(value, str | os.PathLike) else str(value)]
+    added, told = waiting(os.environ, busy_processors())
+    if told:
+        print(told, flush=True)
     begun = time.time()
-    code = run_and_forward(command, {"PYTHONWARNINGS": "ignore", **os.environ})
+    code = run_and_forward(command, {"PYTHONWARNINGS": "ignore", **os.environ, **added})
     if code in (128 + number for number in SIGNALS):
         print(f"Stage {stage.name} was stopped; rerun the same command to resume it.", file=sys.stderr, flush=True)
         raise SystemExit(code)

@@ -9,13 +9,14 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import torch
 from monai.bundle import ConfigParser
 
 from mgcc_monai import networks
 from mgcc_monai.errors import MGCCError, plain_os_errors, raise_errors
 from mgcc_monai.parse import parse_bool
 from mgcc_monai.runs.config import active_workflow, literal
-from mgcc_monai.weights import check_sha256
+from mgcc_monai.weights import check_fits, check_sha256, load_state_dict
 
 __all__ = [
     "build",
@@ -25,6 +26,7 @@ __all__ = [
     "own_weights",
     "read_run",
     "read_settings",
+    "read_trained",
     "resize",
 ]
 
@@ -95,7 +97,36 @@ def read_settings(segmentation_dir: str, bundle_root: str) -> dict[str, Any]:
     return {**parser.config, "resize": literal(parser, "resize")}
 
 
+def read_trained(folder: str | Path) -> tuple[torch.nn.Module, dict[str, Any]]:
+    """Return a run's network with its weights, in evaluation mode, and its settings.
+
+    Args:
+        folder: with ``model.pt`` and its ``inference.json``.
+
+    Raises:
+        MGCCError: when one is missing, or the weights are others than those of the settings, or of another network.
+    """
+    weights, file = Path(folder) / "model.pt", Path(folder) / "inference.json"
+    errors = [
+        f"{path}: there is no such file; give --weights the segmentation folder of a finished run."
+        for path in (weights, file)
+        if not path.is_file()
+    ]
+    raise_errors(errors, str(folder))
+    settings = read_json(file)
+    network = build(settings["network_def"])
+    check_sha256(weights, str(settings.get("ckpt_sha256", "")), file)
+    check_fits(network, weights)
+    network.load_state_dict(load_state_dict(weights))
+    return network.eval(), settings
+
+
 def read_json(file: Path) -> dict[str, Any]:
+    """Read settings.
+
+    Raises:
+        MGCCError: when the file cannot be read, or holds no object.
+    """
     try:
         settings = json.loads(file.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError):
@@ -119,17 +150,19 @@ def build(definition: Mapping[str, Any]) -> Any:
 
 
 def network_settings(definition: Mapping[str, Any]) -> dict[str, Any]:
-    """Return what of a ``network_def`` counts when images are segmented: perturbations count by their number alone.
+    """Return what of a ``network_def`` counts when images are segmented: of perturbations, their number alone.
 
     Args:
         definition: a ``_target_`` dictionary of plain values; arguments of MGCC that it leaves out have their defaults.
     """
-    settings = {name: value for name, value in definition.items() if name != "perturbations"}
+    settings = dict(definition)
     if settings.get("_target_") == "mgcc_monai.networks.MGCC":
         defaults = {name: option.default for name, option in inspect.signature(networks.MGCC).parameters.items()}
         settings = {**defaults, **settings}
         perturbations = definition.get("perturbations")
         settings["perturbations"] = len(settings["mixer_depths"] if perturbations is None else perturbations)
+        for name in ("auxiliary_per_step", "recompute_decoders"):  # of training steps
+            settings.pop(name)
     return {name: list(value) if isinstance(value, tuple) else value for name, value in settings.items()}
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import json
+import os
 import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -12,21 +13,20 @@ from typing import Any
 from mgcc_monai.distributed import is_main_process
 from mgcc_monai.runs.config import active_parser
 
-__all__ = ["track"]
+__all__ = ["run_name", "track"]
 
-_BEGUN = time.time()  # of this process: an MLflow run that is older belongs to another
 _FIGURES = ("summary.json", "gate.json")
 _PICTURES = 20
 
 
 def track(folder: str | Path, status: str = "FINISHED") -> None:
-    """Put a stage's pictures and figures into its MLflow run, name the run after the stage and end it.
+    """Put a stage's pictures and figures into its MLflow run, and end it.
 
     It does nothing unless the config was run with ``--tracking mlflow``. A stage that MONAI gives no run, as generating
     images, gets one in the same experiment.
 
     Args:
-        folder: the stage's folder, whose name is the run's.
+        folder: the stage's folder.
         status: FINISHED, FAILED or KILLED.
     """
     parser = active_parser()
@@ -37,10 +37,9 @@ def track(folder: str | Path, status: str = "FINISHED") -> None:
     name = str(parser.get_parsed_content("experiment_name"))
     experiment = client.get_experiment_by_name(name)
     id = experiment.experiment_id if experiment else client.create_experiment(name)
-    newest = client.search_runs([id], order_by=["attributes.start_time DESC"], max_results=1)
-    own = newest and newest[0].info.start_time >= 1000 * _BEGUN
-    run = newest[0].info.run_id if own else client.create_run(id).info.run_id
-    client.set_tag(run, "mlflow.runName", Path(folder).name)
+    own = str(parser.get_parsed_content("run_name"))
+    begun = client.search_runs([id], filter_string=f"attributes.run_name = '{own}'", max_results=1)
+    run = (begun[0] if begun else client.create_run(id, run_name=own)).info.run_id
     for file in (Path(folder) / figures for figures in _FIGURES):
         if file.is_file():
             for key, value in _numbers(json.loads(file.read_text())):
@@ -49,6 +48,11 @@ def track(folder: str | Path, status: str = "FINISHED") -> None:
         if picture.parent.name in (Path(folder).name, "previews", "overlays"):
             client.log_artifact(run, str(picture), "pictures")
     client.set_terminated(run, status)
+
+
+def run_name(stage: str) -> str:
+    """Return a name for a stage's MLflow run that no other run has."""
+    return f"{stage}_{time.strftime('%Y%m%d_%H%M%S')}_{os.getpid()}"
 
 
 def _last(path: Path) -> tuple[float, str]:

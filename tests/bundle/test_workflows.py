@@ -83,8 +83,12 @@ def test_train_evaluate_infer_from_a_foreign_folder(bundle: Path, phantoms: Path
     }
 
 
-def test_resumed_training_equals_the_undisturbed_one(run, phantoms: Path, tmp_path: Path) -> None:
-    options = {"dataset_dir": str(phantoms), "max_iterations": 4}
+FASTER = {"ema_decay": 0.9, "auxiliary_per_step": 1, "recompute_decoders": "true"}
+
+
+@pytest.mark.parametrize("switches", [{}, FASTER], ids=["paper", "faster"])
+def test_resumed_training_equals_the_undisturbed_one(run, phantoms: Path, tmp_path: Path, switches) -> None:
+    options = {"dataset_dir": str(phantoms), "max_iterations": 4, **switches}
     run("training", "train.json", **options, output_dir=str(tmp_path / "whole"))
     run("training", "train.json", **options, output_dir=str(tmp_path / "parts"), **{"train#trainer#max_epochs": 2})
     run("training", "train.json", **options, output_dir=str(tmp_path / "parts"), resume="true")
@@ -98,6 +102,9 @@ def test_resumed_training_equals_the_undisturbed_one(run, phantoms: Path, tmp_pa
     )
     for name, tensor in whole["network"].items():
         assert torch.equal(tensor, parts["network"][name]), name
+    for ema in [[checkpoint["ema"] for checkpoint in (whole, parts)]] if switches else []:
+        for name in ("shadow_params", "buffers"):
+            assert all(torch.equal(*pair) for pair in zip(ema[0][name], ema[1][name], strict=True))
     momenta = [checkpoint["optimizer"]["state"] for checkpoint in (whole, parts)]
     assert momenta[0].keys() == momenta[1].keys()
     for index, state in momenta[0].items():

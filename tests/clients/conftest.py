@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import subprocess
 import sys
@@ -9,6 +10,7 @@ import sysconfig
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
+from types import ModuleType
 
 import monai.bundle
 import pytest
@@ -16,6 +18,19 @@ import pytest
 from mgcc_monai.interop.package import NAME, package
 
 TINY = Path(__file__).parents[1] / "bundle" / "tiny.yaml"
+
+
+@pytest.fixture(scope="session")
+def example() -> Callable[[str], ModuleType]:
+    """``example(path)``: the module of a file under ``examples``."""
+
+    def load(path: str) -> ModuleType:
+        spec = importlib.util.spec_from_file_location(Path(path).stem, Path(__file__).parents[2] / "examples" / path)
+        module = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(module)
+        return module
+
+    return load
 
 
 @pytest.fixture(scope="session")

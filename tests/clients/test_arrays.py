@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 from pathlib import Path
 from types import ModuleType
@@ -60,13 +59,9 @@ def test_label_gets_a_two_dimensional_uint8_mask(scan: Path, unpacked: Path, mas
     assert np.array_equal(np.asarray(pred).T, mask)
 
 
-@pytest.fixture(scope="module")
-def deploy() -> ModuleType:
-    path = Path(__file__).parents[2] / "examples" / "deploy" / "app.py"
-    spec = importlib.util.spec_from_file_location("deploy_app", path)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+@pytest.fixture
+def deploy(example) -> ModuleType:
+    return example("deploy/app.py")
 
 
 def test_deploy_gives_the_mask_of_inferring_for_frames_of_any_stacking(deploy, scan: Path, unpacked: Path, mask):

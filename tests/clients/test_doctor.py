@@ -69,6 +69,12 @@ def test_a_planted_fault_is_found_with_a_cure(unpacked: Path, name: str):
     assert all(finding.cure and "\n" not in finding.line for finding in found)
 
 
+def test_a_file_that_a_config_names_and_that_is_missing_is_found(unpacked: Path):
+    missing = "$open('/no/such/file').read()"
+    edit("inference.json", lambda c: c["network_def"].update(dropout=missing))(unpacked)
+    assert any("/no/such/file" in finding.line for finding in doctor(str(unpacked)))
+
+
 def test_nothing_in_the_bundle_changes(unpacked: Path):
     before = {path: path.read_bytes() for path in unpacked.rglob("*") if path.suffix != ".pyc" and path.is_file()}
     doctor(str(unpacked))

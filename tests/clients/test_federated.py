@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 from pathlib import Path
 from types import ModuleType
@@ -14,37 +13,33 @@ import torch
 from mgcc_monai.data.phantom.write import write_phantoms
 
 
-@pytest.fixture(scope="module")
-def example() -> ModuleType:
-    path = Path(__file__).parents[2] / "examples" / "federated" / "two_sites.py"
-    spec = importlib.util.spec_from_file_location("two_sites", path)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+@pytest.fixture
+def federated(example) -> ModuleType:
+    return example("federated/two_sites.py")
 
 
-def test_agreed_statistics_are_those_of_all_images_together(example: ModuleType):
+def test_agreed_statistics_are_those_of_all_images_together(federated: ModuleType):
     rng = np.random.default_rng(0)
     sites = [rng.random((n, 50)) * scale for n, scale in ((3, 1.0), (7, 0.5))]
     lists = [
         {"training": [0] * len(site), "unlabeled": [], "statistics": {"mean": site.mean(), "std": site.std()}}
         for site in sites
     ]
-    found, every = example.agreed_statistics(lists), np.concatenate(sites)
+    found, every = federated.agreed_statistics(lists), np.concatenate(sites)
     assert found["image_mean"] == pytest.approx(every.mean()) and found["image_std"] == pytest.approx(every.std())
 
 
-def test_an_average_is_weighted_and_keeps_integers(example: ModuleType):
+def test_an_average_is_weighted_and_keeps_integers(federated: ModuleType):
     states = [{"w": torch.tensor([1.0]), "n": torch.tensor(4)}, {"w": torch.tensor([4.0]), "n": torch.tensor(9)}]
-    found = example.average(states, [1, 2])
+    found = federated.average(states, [1, 2])
     assert found["w"].item() == pytest.approx(3.0) and found["n"].item() == 4
 
 
-def test_two_sites_train_and_measure_and_start_again(example, unpacked: Path, phantoms: Path, tmp_path: Path, capsys):
+def test_two_sites_train_and_measure_and_start_again(federated, unpacked: Path, phantoms: Path, tmp_path: Path, capsys):
     write_phantoms(tmp_path / "b", count=12, seed=9, label_fraction=0.5, size=(48, 56))
     options = dict(max_iterations=4, epoch_length=1, learning_rate=0.01)
     for _ in range(2):
-        example.main(str(unpacked), str(phantoms), str(tmp_path / "b"), str(tmp_path / "out"), rounds=2, **options)
+        federated.main(str(unpacked), str(phantoms), str(tmp_path / "b"), str(tmp_path / "out"), rounds=2, **options)
     history = json.loads((tmp_path / "out" / "rounds.json").read_text())
     assert [one["round"] for one in history] == [1, 2]
     for one in history:

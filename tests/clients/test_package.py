@@ -180,6 +180,15 @@ def test_what_cannot_be_packed_is_refused_in_a_line(run_folder: Path, bundle: Pa
     assert "\n" not in str(error.value) and not list((tmp_path / "out").glob("*"))
 
 
+def test_code_that_the_zip_lacks_is_told(run_folder: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture):
+    run = shutil.copytree(run_folder, tmp_path / "copy")
+    content = json.loads((run / "config.json").read_text())
+    content["train_inferer"] = {"_target_": "my_module.Inferer"}
+    (run / "config.json").write_text(json.dumps(content))
+    package("1.2.3", str(tmp_path / "out"), weights=str(run))
+    assert "train.json needs my_module, which the zip does not contain" in caplog.text
+
+
 def test_a_zip_of_other_content_stays(run_folder: Path, tmp_path: Path):
     (tmp_path / f"{NAME}_v1.2.3.zip").write_bytes(b"other")
     with pytest.raises(MGCCError, match="exists with other content"):

@@ -15,7 +15,7 @@ from PIL import Image
 from mgcc_monai.runs.config import using
 from mgcc_monai.runs.tracking import track
 
-SETTINGS = {"tracking_uri": "sqlite:///x.db", "experiment_name": "one"}
+SETTINGS = {"tracking_uri": "sqlite:///x.db", "experiment_name": "one", "run_name": "evaluation_1"}
 
 
 class Client:
@@ -33,10 +33,10 @@ class Client:
 
     def search_runs(self, ids: list[str], **options: Any) -> list[Any]:
         assert ids == ["7"]
-        return RUNS
+        return [run for run in RUNS if options["filter_string"] == f"attributes.run_name = '{run.info.run_name}'"]
 
-    def create_run(self, id: str) -> Any:
-        LOG.append(("create_run", id))
+    def create_run(self, id: str, run_name: str) -> Any:
+        LOG.append(("create_run", id, run_name))
         return types.SimpleNamespace(info=types.SimpleNamespace(run_id="new"))
 
 
@@ -59,15 +59,15 @@ def stage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return folder
 
 
-def run_of(started: float) -> Any:
-    return types.SimpleNamespace(info=types.SimpleNamespace(run_id="own", start_time=started))
+def run_of(name: str) -> Any:
+    return types.SimpleNamespace(info=types.SimpleNamespace(run_id="own", run_name=name))
 
 
 def test_a_stage_without_a_run_gets_one_with_its_figures_and_pictures(stage: Path):
-    RUNS.append(run_of(0.0))  # of another process, which this one must not touch
+    RUNS.append(run_of("evaluation_2"))  # of another process, which this one must not touch
     with using(ConfigParser(dict(SETTINGS))):
         track(stage)
-    assert LOG[0] == ("create_run", "7") and ("set_tag", "new", "mlflow.runName", "evaluation") in LOG
+    assert LOG[0] == ("create_run", "7", "evaluation_1") and "own" not in {call[1] for call in LOG}
     metrics = {call[2]: call[3] for call in LOG if call[0] == "log_metric"}
     assert metrics == {"n": 3.0, "metrics/dice/mean": 0.5}
     pictures = {Path(call[2]).name for call in LOG if call[0] == "log_artifact"}
@@ -75,7 +75,7 @@ def test_a_stage_without_a_run_gets_one_with_its_figures_and_pictures(stage: Pat
 
 
 def test_the_run_that_monai_has_begun_is_taken_and_ended(stage: Path):
-    RUNS.append(run_of(float("inf")))
+    RUNS.append(run_of("evaluation_1"))
     with using(ConfigParser(dict(SETTINGS))):
         track(stage, "KILLED")
     assert {call[1] for call in LOG} == {"own"} and LOG[-1] == ("set_terminated", "own", "KILLED")
@@ -99,5 +99,5 @@ def test_with_mlflow_itself_a_training_is_one_finished_run(configs: Path, phanto
     client = mlflow.MlflowClient(f"sqlite:///{tmp_path / 'mlruns.db'}")
     (experiment,) = (one for one in client.search_experiments() if one.name == "monai_experiment")
     (run,) = client.search_runs([experiment.experiment_id])
-    assert run.info.run_name == "segmentation" and run.info.status == "FINISHED"
+    assert run.info.run_name.startswith("segmentation_") and run.info.status == "FINISHED"
     assert {"train_loss", "val_mean_dice"} <= run.data.metrics.keys()

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageDraw
 
+from mgcc_monai.data import duplicates
 from mgcc_monai.data.duplicates import duplicate_groups, duplicate_pairs, join_groups
 
 
@@ -91,3 +92,27 @@ def test_the_threshold_that_groups_are_joined_by(texture, share, joined):
     mixed = np.uint8(np.clip(first + share * second, 0, 255))
     assert duplicate_groups([texture(1), mixed]) == ([0, 0] if joined else [0, 1])
     assert duplicate_groups([texture(1), mixed], threshold=0.9) == [0, 1]
+
+
+def test_candidates_miss_nothing_that_comparing_everything_finds(texture):
+    """Every window of every image with every other image, against the search that looks at candidates alone."""
+    originals = [texture(seed, 100, 110) for seed in range(40)]
+    copies = [np.asarray(change(Image.fromarray(originals[k]))) for k, change in enumerate(COPIES.values())]
+    faint = [np.uint8(np.clip(originals[k] + s * (originals[k + 9].astype(float) - 128), 0, 255)) for k, s in
+             enumerate((0.5, 0.7, 0.9, 1.1), start=20)]  # fmt: skip
+    small = np.stack([duplicates.thumbnail(image) for image in [*originals, *copies, *faint]])
+    maps, centre = duplicates._maps(small), duplicates._centre(small)
+    best = np.zeros((len(small), len(small)))
+    for windows in duplicates._variants(maps):
+        best = np.maximum(best, centre @ duplicates._unit(windows).T)
+    best = np.maximum(best, best.T)
+    for threshold in (0.7, 0.75, 0.8, 0.9):
+        wanted = {(int(i), int(j)) for i, j in np.argwhere(np.triu(best >= threshold, 1))}
+        assert set(duplicate_pairs(list(small), threshold)) == wanted
+    assert len(wanted) >= 7
+
+
+def test_only_pairs_across_sides_are_found(texture):
+    images = [texture(1), texture(1), texture(2), texture(2)]
+    assert duplicate_pairs(images) == [(0, 1), (2, 3)]
+    assert duplicate_pairs(images, sides=["a", "b", "a", "a"]) == [(0, 1)]

@@ -86,7 +86,7 @@ SETTINGS = [
     ("segmentation", {"optimizer#nesterov": True}, "optimizer#nesterov: was nothing, is True;"),
     ("segmentation", {"loss#supervised#lambda_ce": 2}, "loss#supervised#lambda_ce: was 0.5, is 2;"),
     ("segmentation", {"lr_scheduler#power": 0.5}, "lr_scheduler#power: was 0.9, is 0.5;"),
-    ("segmentation", {"train#random_transforms#0#prob": 0}, "train#random_transforms#0#prob: was 0.5, is 0;"),
+    ("segmentation", {"augmentation#0#prob": 0}, "augmentation#0#prob: was 0.5, is 0;"),
     ("segmentation", {"perturbations#1#p": 0.4}, "perturbations#1#p: was 0.3, is 0.4;"),
     ("segmentation", {"train#handlers#3#_disabled_": True}, "LrScheduleHandler#_disabled_: was nothing, is True"),
     ("segmentation", {"image_mean": 0.4}, r"image_mean: was \$@datalist.*, is 0.4;"),
@@ -99,7 +99,7 @@ SETTINGS = [
     ("autoencoder", {"trained_lists": ["training"]}, "trained_lists: was .*'unlabeled'.*, is .'training'.;"),
     ("diffusion", {"condition_dropout": 0.5}, "condition_dropout: was 0.1, is 0.5;"),
     ("diffusion", {"train#handlers#1#max_norm": 9}, "train#handlers#GradientClipping#max_norm: was .*, is 9;"),
-    ("diffusion", {"lr_scheduler#name": "linear"}, "lr_scheduler#name: was cosine.*, is linear;"),
+    ("diffusion", {"diffusion_lr_scheduler#name": "linear"}, "diffusion_lr_scheduler#name: was cosine.*, is linear;"),
 ]
 
 
@@ -223,7 +223,7 @@ def test_a_run_of_the_version_before_goes_on(resume, tmp_path, stage):
     handlers = [part for part in config["train"]["handlers"] if not any(name in str(part) for name in gone)]
     config["train"]["handlers"] = [*handlers, {"_target_": "LogfileHandler", "output_dir": "x"}]
     if stage == "diffusion":
-        config["lr_scheduler"]["name"] = "cosine"
+        config["diffusion_lr_scheduler"]["name"] = "cosine"
     (folder / "config.json").write_text(json.dumps(config))
     (folder / "run.json").write_text(json.dumps(record))
     resume(stage)

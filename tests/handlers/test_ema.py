@@ -182,3 +182,22 @@ def test_loaded_state_is_a_copy():
     target.model.shadow_params[0].add_(1)
     assert not np.array_equal(shadow(target), shadow(source))
     assert sorted(source.state_dict()) == ["optimization_step", "shadow_params"], "a changed decay is the config's"
+
+
+def test_statistics_of_batch_norms_are_averaged_swapped_and_restored():
+    """Two steps by hand: the first copies, the second moves by 1 - min(decay, 2 / 11) = 9 / 11."""
+    net = nn.BatchNorm1d(1)
+    ema = EMA(net, decay=0.9)
+    for mean in (3.0, 14.0):
+        net.running_mean.fill_(mean)
+        ema(None)
+    with ema.averaged():
+        assert net.running_mean.item() == pytest.approx(3 + 11 * 9 / 11)
+    assert net.running_mean.item() == 14.0
+
+    other = nn.BatchNorm1d(1)
+    resumed = EMA(other, decay=0.9)
+    resumed.load_state_dict(ema.state_dict())
+    with resumed.averaged():
+        assert other.running_mean.item() == pytest.approx(12.0)
+    assert other.running_mean.item() == 0.0

@@ -118,10 +118,11 @@ def test_schedules_stay_at_their_end(configs, stage):
     parser = ConfigParser()
     parser.read_config([configs / STAGES[stage], Path(__file__).parents[1] / "bundle" / "tiny.yaml"])
     weight = torch.nn.Parameter(torch.zeros(1))
-    parser["optimizer"] = {"_target_": "torch.optim.SGD", "params": [weight], "lr": 0.01}
+    names = [f"{PREFIX[stage]}{name}" for name in ("optimizer", "lr_scheduler")]
+    parser[names[0]] = {"_target_": "torch.optim.SGD", "params": [weight], "lr": 0.01}
     parser.update({f"{PREFIX[stage]}max_iterations": 700, f"{PREFIX[stage]}warmup": 100})
-    parser["optimizer"]["params"] = "$[torch.nn.Parameter(torch.zeros(1))]"
-    schedule = parser.get_parsed_content("lr_scheduler")
+    parser[names[0]]["params"] = "$[torch.nn.Parameter(torch.zeros(1))]"
+    schedule = parser.get_parsed_content(names[1])
     rates = []
     for _ in range(1500):
         rates.append(schedule.get_last_lr()[0])

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from monai.losses import PatchAdversarialLoss
+from monai.losses import PatchAdversarialLoss, SSIMLoss
 from monai.networks.nets import PatchDiscriminator
 from skimage.metrics import structural_similarity
 from torch import nn
@@ -13,7 +13,13 @@ from torch.distributions import Normal
 from torch.distributions import kl_divergence as divergence
 
 from mgcc_monai.losses import AutoencoderLoss
-from mgcc_monai.losses.autoencoder import discriminator_logits, kl_divergence, log_spectrum, spectral_distance
+from mgcc_monai.losses.autoencoder import (
+    discriminator_logits,
+    kl_divergence,
+    log_spectrum,
+    mean_ssim,
+    spectral_distance,
+)
 
 SIDE = 24
 
@@ -245,3 +251,18 @@ def test_parts_hold_no_graph():
     loss = AutoencoderLoss()
     loss(made, pictures())
     assert all(type(value) is float for value in loss.parts.values())
+
+
+@pytest.mark.parametrize("size", [(11, 11), (16, 40)])
+def test_ssim_is_monais_and_so_are_its_gradients(size):
+    generator = torch.Generator().manual_seed(0)
+    a, b = (torch.rand(2, 1, *size, generator=generator, dtype=torch.float64) * 2 - 1 for _ in range(2))
+    a.requires_grad_()
+    found, wanted = 1 - mean_ssim(a, b, 2.0), SSIMLoss(spatial_dims=2, data_range=2.0)(a, b)
+    assert found.item() == pytest.approx(wanted.item(), rel=1e-5)
+    torch.testing.assert_close(*(torch.autograd.grad(x, a)[0] for x in (found, wanted)), rtol=1e-4, atol=1e-7)
+
+
+def test_ssim_of_less_than_a_window_is_refused():
+    with pytest.raises(ValueError, match="at least 11 pixels a side"):
+        mean_ssim(torch.zeros(1, 1, 10, 20), torch.zeros(1, 1, 10, 20), 2.0)

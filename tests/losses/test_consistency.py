@@ -143,3 +143,16 @@ def test_weight_can_be_moved():
     loss.set_consistency_weight(3.0)
     moved = float(loss(outputs, label))
     assert moved - plain == pytest.approx(3.0 * loss.parts["consistency"], rel=1e-4)
+
+
+@pytest.mark.parametrize("count", [1, 2])
+def test_the_mean_over_all_draws_of_auxiliary_decoders_is_the_loss_of_all(count):
+    from itertools import combinations
+
+    outputs, label = logits(*range(4)), labels(2)
+    whole = CrossConsistencyLoss(nn.BCEWithLogitsLoss(), consistency_weight=3.0)(outputs, label)
+    loss = CrossConsistencyLoss(nn.BCEWithLogitsLoss(), consistency_weight=3.0, auxiliary=3)
+    drawn = [loss([outputs[0], *some], label) for some in combinations(outputs[1:], count)]
+    torch.testing.assert_close(torch.stack(drawn).mean(), whole)
+    assert torch.stack(drawn).std() > 1e-4
+    torch.testing.assert_close(loss(outputs, label), whole)

@@ -181,3 +181,62 @@ def test_any_number_of_levels(channels):
 def test_arguments_that_do_not_fit_are_told(arguments, message):
     with pytest.raises(ValueError, match=message):
         MGCC(**{"channels": CHANNELS, **arguments})
+
+
+def test_a_step_of_fewer_auxiliary_decoders_runs_each_in_turn_and_leaves_the_others_alone():
+    network = build(auxiliary_per_step=1, perturbations=[Recorder() for _ in range(3)]).train()
+    whole = build(perturbations=[Recorder() for _ in range(3)]).train()
+    ran = []
+    for seed in range(30):
+        torch.manual_seed(seed)
+        main, auxiliary = network(image())
+        (number,) = (n for n, perturb in enumerate(network.perturbations) if perturb.seen)
+        ran.append(number)
+        network.perturbations[number].seen.clear()
+        outputs = whole(image())
+        torch.testing.assert_close(main, outputs[0])
+        torch.testing.assert_close(auxiliary, outputs[1 + number])
+    assert [7 <= ran.count(number) for number in range(3)] == [True] * 3  # 1 in 3 of 30; fewer than 7: 5 % at most
+    torch.manual_seed(3)
+    again = network(image())
+    torch.manual_seed(3)
+    assert all(torch.equal(a, b) for a, b in zip(again, network(image())))
+
+
+@pytest.mark.parametrize("count", [0, 4])
+def test_a_number_of_auxiliary_decoders_that_there_is_not_is_refused(count):
+    with pytest.raises(ValueError, match=f"1 to 3 auxiliary decoders per step.*{count}"):
+        build(auxiliary_per_step=count)
+
+
+def test_decoders_computed_twice_give_the_same_step():
+    """Outputs, gradients and every buffer, with random perturbations, whose draws must be repeated."""
+    steps = []
+    for recompute in (False, True):
+        network = build(recompute_decoders=recompute).train()
+        torch.manual_seed(5)
+        outputs = network(image())
+        torch.stack([output.square().mean() for output in outputs]).sum().backward()
+        steps.append((outputs, network))
+    assert all(torch.equal(a, b) for a, b in zip(steps[0][0], steps[1][0]))
+    for (name, kept), (_, again) in zip(steps[0][1].named_parameters(), steps[1][1].named_parameters()):
+        assert torch.equal(kept.grad, again.grad), name
+    for (name, kept), (_, again) in zip(steps[0][1].named_buffers(), steps[1][1].named_buffers()):
+        assert torch.equal(kept, again), name
+
+
+def test_decoders_computed_twice_keep_fewer_features():
+    kept = []
+    for recompute in (False, True):
+        network = build(recompute_decoders=recompute).train()
+        sizes: dict[int, int] = {}
+
+        def pack(tensor: torch.Tensor, sizes: dict[int, int] = sizes) -> torch.Tensor:
+            sizes[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes()
+            return tensor
+
+        with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+            outputs = network(image())
+        kept.append(sum(sizes.values()))
+        del outputs
+    assert kept[1] < 0.6 * kept[0]

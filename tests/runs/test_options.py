@@ -194,6 +194,7 @@ def test_values_of_another_kind_are_told(option, told, tmp_path):
 
 READERS = {  # components that read a switch by parse_bool, or compare it with words where clients have only MONAI
     "resume": ["mgcc_monai.runs.RunRecord"],
+    "recompute_decoders": ["mgcc_monai.networks.MGCC"],
     "perturbation_shared": ["mgcc_monai.networks.FeatureDropout", "mgcc_monai.networks.FeatureNoise"],
 }
 
@@ -247,7 +248,7 @@ def test_shipped_config_passes_its_own_check(configs, tmp_path):
     run["initialize"] = []
     (tmp_path / "run.json").write_text(json.dumps({**run, "bundle_root": str(configs.parent)}))
     execute(tmp_path / "run.json")
-    planted = {"unused": "@seed", "train#random_transforms#0#probs": 1.0, "train#trainer#max_epoch": 3}
+    planted = {"unused": "@seed", "augmentation#0#probs": 1.0, "train#trainer#max_epoch": 3}
     told = "\n".join(faults_of(tmp_path / "run.json", **planted)[1:])
     assert len(told.splitlines()) == len(planted)
     assert all(f"--{name}:" in told for name in planted) and "'prob'" in told and "'max_epochs'" in told

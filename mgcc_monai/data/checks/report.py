@@ -17,7 +17,7 @@ from mgcc_monai.data.checks.images import FILE_CHECKS, IMAGE_CHECKS, inspect_fil
 from mgcc_monai.data.checks.lists import LIST_CHECKS
 from mgcc_monai.data.checks.masks import MASK_CHECKS, PAIR_CHECKS, PIXEL_CHECKS, Pair
 from mgcc_monai.data.contents import image_moments, statistics_of
-from mgcc_monai.data.duplicates import CHECKED, duplicate_pairs, thumbnail
+from mgcc_monai.data.duplicates import CHECKED, Thumbnails, duplicate_pairs, thumbnail
 from mgcc_monai.errors import plain_os_errors
 from mgcc_monai.progress import progress_bar
 
@@ -35,7 +35,7 @@ class _Seen:
     Args:
         item: its item.
         findings: what is wrong with its files.
-        thumbnail: input of the duplicate search; None if the image cannot be read.
+        thumbnail: input of the duplicate search; None if the image cannot be read, or once it is kept elsewhere.
         mean: its mean grey level.
         moments: see :func:`mgcc_monai.data.contents.image_moments`.
     """
@@ -54,10 +54,12 @@ class _Read:
     Args:
         data: the dataset.
         seen: what is kept of each readable image, by its path in the dataset.
+        thumbnails: theirs, in the same order.
     """
 
     data: Dataset
     seen: dict[str, _Seen]
+    thumbnails: Thumbnails
 
 
 def _statistics_differ(read: _Read) -> Iterator[tuple[Any, str]]:
@@ -86,10 +88,13 @@ def _near_copies(read: _Read, workers: int) -> Iterator[tuple[Any, str]]:
     items = {item["image"]: (name, item) for name, item in read.data.items(*PARTS) if item["image"] in read.seen}
     if not read.data.strict or not items:
         return
-    names = list(items)
+    names = [name for name in read.seen if name in items]
     sides = [PARTS[items[name][0]] for name in names]
-    thumbnails = [read.seen[name].thumbnail for name in names]
-    for i, j in duplicate_pairs(thumbnails, CHECKED, sides, workers):
+    chosen = Thumbnails()
+    for number, name in enumerate(read.seen):
+        if name in items:
+            chosen.append(read.thumbnails.read([number])[0])
+    for i, j in duplicate_pairs(chosen, CHECKED, sides, workers):
         (part, first), (other, second) = items[names[i]], items[names[j]]
         if first["sha256"] != second["sha256"] and first["group"] != second["group"]:
             yield read.data.path(names[j]), f"in {other}, all but the same image as {names[i]} in {part}"
@@ -232,7 +237,7 @@ def check_dataset(dataset_dir: str | Path, near_copies: bool = True, workers: in
 
     Args:
         dataset_dir: the dataset's folder, or a file like ``dataset.json`` itself.
-        near_copies: also search for near-duplicates across lists; takes time quadratic in the number of images.
+        near_copies: also search for near-duplicates across lists.
         workers: number of threads.
 
     Returns:
@@ -249,15 +254,18 @@ def check_dataset(dataset_dir: str | Path, near_copies: bool = True, workers: in
     findings = [
         check.finding(*found) for check in [*LIST_CHECKS, *_REGISTERED["dataset"]] for found in check.find(data)
     ]
-    tasks = {}
+    tasks, read = {}, _Read(data, {}, Thumbnails())
     for name, item in data.items():
         if data.present(item["image"]):
             tasks.setdefault((item["image"], item.get("label", item.get("withheld_label"))), (name, item))
     with ThreadPoolExecutor(workers) as pool:
         done = pool.map(lambda task: _check_files(data, *task), tasks.values())
-        seen = list(progress_bar(done, len(tasks), desc="checking", unit="image", delay=2))
-    findings += [finding for one in seen for finding in one.findings]
-    read = _Read(data, {one.item["image"]: one for one in seen if one.thumbnail is not None})
+        for one in progress_bar(done, len(tasks), desc="checking", unit="image", delay=2):
+            findings += one.findings
+            if one.thumbnail is not None and one.item["image"] not in read.seen:
+                read.thumbnails.append(one.thumbnail)
+                read.seen[one.item["image"]] = one
+            one.thumbnail = None
     findings += [check.finding(*found) for check in _READ_CHECKS for found in check.find(read)]
     findings += [_NEAR_COPIES.finding(*found) for found in _near_copies(read, workers)] if near_copies else []
     order = {check.name: (check.severity != FAULT, place) for place, check in enumerate(CHECKS)}

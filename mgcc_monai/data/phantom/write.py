@@ -16,7 +16,7 @@ from PIL import Image
 
 from mgcc_monai.data.contents import FILE_NAME, image_sha256
 from mgcc_monai.data.dataset import load_datalist, write_dataset
-from mgcc_monai.data.duplicates import regroup, thumbnail
+from mgcc_monai.data.duplicates import Thumbnails, regroup, thumbnail
 from mgcc_monai.data.formats.limits import MAX_PIXELS
 from mgcc_monai.data.phantom.anatomy import make_scene
 from mgcc_monai.data.phantom.physics import draw_scanner, form_image, log_compress
@@ -157,7 +157,7 @@ def write_phantoms(
     def write(folder: Path) -> None:
         for part in ("images", "labels"):
             (folder / part).mkdir()
-        items, thumbnails = [], []
+        items, thumbnails = [], Thumbnails()
         for index in progress_bar(range(count), desc="phantoms", unit="image"):
             phantom = make_phantom(seed, index, size)
             items.append(_save(folder, f"phantom-{index:04d}", phantom))

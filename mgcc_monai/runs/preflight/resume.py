@@ -20,7 +20,7 @@ __all__ = ["check_resume"]
 
 # where things lie, and what changes nothing in what is learned; the header of the record is compared by its values
 _FREE = {"bundle_root", "cache_num", "device", "distributed_timeout", "finalize", "imports", "initialize", "max_epochs"}
-_FREE |= {"num_inference_steps", "num_workers", "preview_count", "record", "resume", "run", "training"}
+_FREE |= {"num_inference_steps", "num_workers", "preview_count", "record", "resume", "run", "run_name", "training"}
 _FREE |= set(TRACKED)
 _REPORTERS = {"LogfileHandler", "ReconstructionPreview", "SamplePreview", "StatsHandler", "TensorBoardStatsHandler"}
 _REPORTERS |= {"TrainingRun", "MLFlowHandler"}
