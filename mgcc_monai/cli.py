@@ -17,20 +17,22 @@ __all__ = ["main"]
 
 
 def _prepare() -> Callable[..., Any]:
-    from mgcc_monai.data.prepare import describe, prepare
+    from mgcc_monai.data.describe import describe
+    from mgcc_monai.data.prepare import prepare
 
     return _describing(prepare, "output", describe)
 
 
 def _split() -> Callable[..., Any]:
-    from mgcc_monai.data.prepare import describe, split
+    from mgcc_monai.data.describe import describe
+    from mgcc_monai.data.prepare import split
 
     return _describing(split, "output_json", describe)
 
 
 def _phantom() -> Callable[..., Any]:
+    from mgcc_monai.data.describe import describe
     from mgcc_monai.data.phantom.write import write_phantoms
-    from mgcc_monai.data.prepare import describe
 
     return _describing(write_phantoms, "output", describe)
 

@@ -40,6 +40,8 @@ def shared() -> Callable[[str], Path]:
     """
     root = Path(os.environ.get("MGCC_SHARED") or REPOSITORY.parent / "shared")
     wanted = {"data/busi_original_sample": BUSI_SAMPLE, "data/busi_256": BUSI_256, "reference": AUTHORS}
+    wanted["data/busbra_dev"] = {"Images/*.png": 1234, "Masks/*.png": 1234, "bus_data.csv": 1}
+    wanted["data/ddti_dev"] = {"*.xml": 279, "*.jpg": 335}
 
     def find(name: str) -> Path:
         for pattern, count in wanted[name].items():

@@ -15,7 +15,7 @@ from mgcc_monai.data.formats.frames import locate
 from mgcc_monai.data.formats.images import load_frame, read_mask
 from mgcc_monai.data.formats.limits import wrong_sides
 from mgcc_monai.data.formats.nifti import lay_on
-from mgcc_monai.data.layouts.folders import NORMAL, Case
+from mgcc_monai.data.layouts.folders import NORMAL, Case, Drawing
 from mgcc_monai.errors import MGCCError
 
 __all__ = ["Entry", "read_case"]
@@ -68,9 +68,15 @@ def read_case(case: Case, labelled: bool = True, crop: Any = None) -> tuple[Entr
             faults.append(f"{case.image}: every pixel is {pixels.min()}; export it again or remove it")
     except MGCCError as error:
         faults.append(str(error))
-    for path in case.masks:
+    for mask in case.masks:
+        path = mask.path if isinstance(mask, Drawing) else mask
         try:
-            masks.append(lay_on(case.image, path, read_mask(path)))
+            if not isinstance(mask, Drawing):
+                masks.append(lay_on(case.image, path, read_mask(path)))
+            elif picture is None:
+                continue
+            else:
+                masks.append(mask.draw(picture.whole))
         except MGCCError as error:
             faults.append(str(error))
             continue
@@ -84,6 +90,7 @@ def read_case(case: Case, labelled: bool = True, crop: Any = None) -> tuple[Entr
     if faults:
         return None, faults
     item = {"class": case.class_name, "source": "real", "original": case.original, "sha256": image_sha256(pixels)}
+    item |= case.details
     if picture.spacing:
         item["spacing"] = [round(length, 6) for length in picture.spacing]
     file, number = locate(case.image)

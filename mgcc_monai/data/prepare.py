@@ -13,20 +13,21 @@ from pathlib import Path
 from typing import Any
 
 from mgcc_monai.data.cases import read_case
-from mgcc_monai.data.checks.dataset import find_dataset
 from mgcc_monai.data.contents import ALL_LISTS, FILE_NAME
 from mgcc_monai.data.dataset import load_datalist, write_dataset
+from mgcc_monai.data.describe import summary
 from mgcc_monai.data.duplicates import Thumbnails, duplicate_groups, join_groups, regroup
 from mgcc_monai.data.formats.frames import read_tree
 from mgcc_monai.data.formats.images import image_stem, parse_crop
 from mgcc_monai.data.layouts import find_layout, folders
 from mgcc_monai.data.layouts.folders import Case
 from mgcc_monai.data.splits import check_split_args, draw_lists
+from mgcc_monai.data.unpack import unpacked
 from mgcc_monai.errors import MGCCError, plain_os_errors, raise_errors
 from mgcc_monai.files import try_writable, write_folder
 from mgcc_monai.progress import progress_bar
 
-__all__ = ["describe", "prepare", "split"]
+__all__ = ["prepare", "split"]
 
 _READERS = 2  # threads
 
@@ -58,7 +59,9 @@ def _find_cases(
     if groups is not None:
         patients, wrong = folders.read_patients(groups, *([case.original for case in part] for part in (cases, extra)))
         faults += wrong
-    found = [*((case, True) for case in cases), *((case, False) for case in extra)]
+    else:
+        patients = {case.original: case.patient for case in cases if case.patient}
+    found = [*((case, case.labelled) for case in cases), *((case, False) for case in extra)]
     return sorted(found, key=lambda one: one[0].original), patients, faults
 
 
@@ -135,13 +138,14 @@ def prepare(
     normals_as_unlabeled: bool = False,
     crop: Any = "none",
     layout: str = "auto",
+    keep_test: bool = False,
 ) -> dict[str, Any]:
     """Make a dataset from BUSI as downloaded, from folders ``images`` and ``masks``, or from a layout of your own.
 
     Every file is validated first. All errors are reported together, and nothing is written if there are any.
 
     Args:
-        source: the folder with the images and masks.
+        source: the folder with the images and masks, or a .zip of it.
         output: the dataset's folder; it appears complete or not at all.
         label_fraction: share of the training images that keep their labels, over 0 and up to 1; the others are used
             as unlabelled.
@@ -155,7 +159,8 @@ def prepare(
         normals_as_unlabeled: also use images without a lesion as unlabelled images; their false-positive rate is then
             no longer measured on unseen images.
         crop: part of each image to keep: none (all of it), region (DICOM), or left, top, width, height in pixels.
-        layout: layout of the source: auto, busi, folders, or a .py file of your own that registers one.
+        layout: layout of the source: auto, a name such as busi or coco, or a .py file of your own that registers one.
+        keep_test: keep the test list that the dataset comes with, where its layout has one.
 
     Returns:
         A summary: ``path``, ``hash``, ``counts`` by list and class, ``groups``, ``duplicates``, ``left_out``.
@@ -164,25 +169,48 @@ def prepare(
         MGCCError: if an option or the data are invalid; every error is listed with its file.
     """
     options: dict[str, Any] = {"label_fraction": label_fraction, "protocol": protocol, "split_seed": split_seed}
-    check_split_args(**options, overwrite=overwrite, normals_as_unlabeled=normals_as_unlabeled)
+    switches = {"normals_as_unlabeled": normals_as_unlabeled, "keep_test": keep_test}
+    check_split_args(**options, overwrite=overwrite, **switches)
     target, inputs = Path(str(output)), [None if p is None else Path(str(p)) for p in (source, unlabeled, groups)]
     _check_output(target, bool(overwrite), inputs)
     try_writable(target)
-    cases, patients, faults = _find_cases(*inputs, target, str(layout))
+    with unpacked(inputs[0], target) as folder:
+        return _prepare(folder, *inputs[1:], target, options, parse_crop(crop), layout, name, **switches)
+
+
+def _prepare(
+    source: Path,
+    unlabeled: Path | None,
+    groups: Path | None,
+    target: Path,
+    options: dict[str, Any],
+    crop: Any,
+    layout: str,
+    name: str | None,
+    normals_as_unlabeled: bool,
+    keep_test: bool,
+) -> dict[str, Any]:
+    cases, patients, faults = _find_cases(source, unlabeled, groups, target, str(layout))
     options["normals_as_unlabeled"] = bool(normals_as_unlabeled)
-    kept, labels = parse_crop(crop), []
+    splits = {case.original: case.split for case, _ in cases if case.split}
+    if not keep_test and not set(splits.values()) & {"training", "validation"}:
+        splits = {}
+    if keep_test and not splits:
+        raise MGCCError(f"--keep_test: {source} comes with no test list; leave it out")
+    labels: list[int] = []
 
     def write(folder: Path) -> None:
-        items, loops, thumbnails = _read_all(cases, faults, kept, folder, str(source))
+        items, loops, thumbnails = _read_all(cases, faults, crop, folder, str(source))
         labels.extend(duplicate_groups(thumbnails))
         belong = [patients.get(item["original"]) or loop or None for item, loop in zip(items, loops, strict=True)]
         for item, group in zip(items, join_groups(labels, belong), strict=True):
             item["group"] = group
-        write_dataset(folder, draw_lists(items, **options), name=str(name or target.resolve().name), **options)
+        lists = draw_lists(items, **options, splits=splits)
+        write_dataset(folder, lists, name=str(name or target.resolve().name), **options)
 
     write_folder(target, write)
     sizes = Counter(labels)
-    return _summary(target / FILE_NAME) | {"duplicates": sum(sizes[label] > 1 for label in labels)}
+    return summary(target / FILE_NAME) | {"duplicates": sum(sizes[label] > 1 for label in labels)}
 
 
 @plain_os_errors()
@@ -234,48 +262,4 @@ def split(
         item["group"] = group
     kept = {key: dataset[key] for key in ("name", "description") if key in dataset}
     write_dataset(target.parent, draw_lists(list(items.values()), **options), target.name, **kept, **options)
-    return _summary(target)
-
-
-def _summary(file: Path) -> dict[str, Any]:
-    dataset = load_datalist(file)
-    counts = {name: dict(Counter(item["class"] for item in dataset.get(name, []))) for name in ALL_LISTS}
-    images = {item["image"]: item["group"] for name in ALL_LISTS for item in dataset.get(name, [])}
-    sizes = Counter(images.values())
-    return {
-        "path": str(file),
-        "hash": dataset["hash"],
-        "images": len(images),
-        "groups": len(sizes),
-        "sharing": sum(size for size in sizes.values() if size > 1),
-        "left_out": len(dataset.get("left_out", [])),
-        "counts": counts,
-    }
-
-
-def describe(dataset_dir: str) -> str:
-    """Describe the content of a dataset in a table.
-
-    Args:
-        dataset_dir: the dataset's folder, or its file.
-
-    Returns:
-        Lines: images by list and class, groups, protocol, path.
-    """
-    file = find_dataset(dataset_dir)
-    dataset, summary = load_datalist(file), _summary(file)
-    counts = {name: count for name, count in summary["counts"].items() if count}
-    classes = sorted({name for count in counts.values() for name in count})
-    rows = [("list", "images", *classes)]
-    rows += [(name, sum(count.values()), *(count.get(c, 0) for c in classes)) for name, count in counts.items()]
-    lines = [f"{row[0]:<12}" + "".join(f"{cell:>12}" for cell in row[1:]) for row in rows]
-    if summary["left_out"]:
-        lines.append("left_out: unlabelled images that are near-duplicates of validation or test; not trained on")
-    if dataset["protocol"] == "published":
-        lines.append("published: validation and test are the same images, and groups are not kept apart")
-    lines.append(
-        f"{summary['images']} images in {summary['groups']} groups; {summary['sharing']} are not alone in theirs"
-    )
-    options = ("protocol", "split_seed", "label_fraction")
-    lines.append(", ".join(f"{key} {dataset[key]}" for key in options if key in dataset))
-    return "\n".join([*lines, f"hash {summary['hash']}", str(file)])
+    return summary(target)

@@ -198,12 +198,31 @@ def _draw_phantoms(records: Sequence[Record], draw: Draw, seed: int) -> tuple[Se
     return tried, keys
 
 
+def _keep(records: Sequence[Record], splits: Mapping[str, str], seed: int) -> dict[str, list[str]]:
+    """Leave images in the lists that they come with, and draw the rest.
+
+    Images to be trained on that have the group of a held-out one are left out; so are images of validation in a group
+    of the test list. Without a validation list an eighth of the training images is drawn for it.
+    """
+    lists: dict[str, list[Record]] = {name: [] for name in _LISTS}
+    taken: set[str] = set()
+    for name in reversed(_LISTS):  # test first
+        own = [record for record in records if (splits[record.key] or "training") == name]
+        lists[name] = [record for record in own if record.group not in taken]
+        taken |= {record.group for record in own}
+    if not lists["validation"]:
+        drawn = split_groups(lists["training"], (0.875, 0.125, 0.0), seed)
+        return {**drawn, "test": sorted(record.key for record in lists["test"])}
+    return {name: sorted(record.key for record in part) for name, part in lists.items()}
+
+
 def draw_lists(
     items: Sequence[Mapping[str, Any]],
     label_fraction: float = 1.0,
     protocol: str = "strict",
     split_seed: int = 0,
     normals_as_unlabeled: bool = False,
+    splits: Mapping[str, str] | None = None,
 ) -> dict[str, list[dict[str, Any]]]:
     """Put a dataset's items into lists.
 
@@ -214,6 +233,7 @@ def draw_lists(
         protocol: ``strict`` or ``published``.
         split_seed: seed of the draws.
         normals_as_unlabeled: also put normal images in ``unlabeled``.
+        splits: the list of some images, by their ``original``, as their authors split them; strict protocol only.
 
     Returns:
         Items by list. Phantoms keep the lists they had before they had groups, unless that would split a group.
@@ -231,8 +251,13 @@ def draw_lists(
         for image, item in by_image.items()
         if "label" in item and item["class"] != "normal"
     ]
-    draw = split_groups if protocol == "strict" else published_split
-    if records and all(by_image[record.key].get("source") == "phantom" for record in records):
+    draw, dropped = split_groups if protocol == "strict" else published_split, []
+    if splits:
+        keys = _keep(records, {image: splits.get(item["original"], "") for image, item in by_image.items()}, split_seed)
+        kept = {key for part in keys.values() for key in part}
+        dropped = [by_image[record.key] for record in records if record.key not in kept]
+        records = [record for record in records if record.key in kept]
+    elif records and all(by_image[record.key].get("source") == "phantom" for record in records):
         records, keys = _draw_phantoms(records, draw, split_seed)
     else:
         keys = draw(records, seed=split_seed)
@@ -250,4 +275,7 @@ def draw_lists(
         )
     ]
     lists["left_out"] = [item for item in extra if item["group"] in held_out]
+    lists["left_out"] += [
+        {("withheld_label" if key == "label" else key): value for key, value in item.items()} for item in dropped
+    ]
     return lists | {"normal": normal}

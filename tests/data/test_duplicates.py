@@ -116,3 +116,20 @@ def test_only_pairs_across_sides_are_found(texture):
     images = [texture(1), texture(1), texture(2), texture(2)]
     assert duplicate_pairs(images) == [(0, 1), (2, 3)]
     assert duplicate_pairs(images, sides=["a", "b", "a", "a"]) == [(0, 1)]
+
+
+def test_a_screen_around_the_images_is_no_likeness_and_hides_none(texture):
+    """Different scans on one screen with its margins, bar and text; the same scan twice, elsewhere on the screen."""
+
+    def screen(scan: np.ndarray, left: int) -> np.ndarray:
+        whole = np.zeros((240, 380), np.uint8)
+        whole[10 : 10 + len(scan), left : left + scan.shape[1]] = scan
+        picture = Image.fromarray(whole)
+        draw = ImageDraw.Draw(picture)
+        draw.text((330, 5), "P100\n12L6\n9.0\n31fps", fill=255)
+        draw.rectangle((5, 100, 12, 170), fill=200)
+        return np.asarray(picture)
+
+    scans = [texture(seed, 200, 220) for seed in range(5)]
+    assert duplicate_pairs([screen(scan, 60) for scan in scans]) == []
+    assert duplicate_pairs([screen(scans[0], 60), screen(scans[0], 90), screen(scans[1], 60)]) == [(0, 1)]

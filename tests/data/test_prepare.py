@@ -11,9 +11,10 @@ from PIL import Image
 from mgcc_monai.data import prepare as module
 from mgcc_monai.data.checks import check_dataset
 from mgcc_monai.data.dataset import load_datalist
+from mgcc_monai.data.describe import describe
 from mgcc_monai.data.formats import frames as paths
 from mgcc_monai.data.layouts import LAYOUTS, busi
-from mgcc_monai.data.prepare import describe, prepare, split
+from mgcc_monai.data.prepare import prepare, split
 from mgcc_monai.errors import MGCCError
 
 LISTS = ("training", "unlabeled", "validation", "test", "normal")

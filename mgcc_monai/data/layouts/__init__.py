@@ -8,12 +8,15 @@ from __future__ import annotations
 import importlib
 import importlib.util
 import pkgutil
+from collections import Counter
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from mgcc_monai.errors import MGCCError, one_line
 from mgcc_monai.parse import suggest
+
+_SHOWN = 6  # folders, and kinds of files, in a message
 
 __all__ = ["LAYOUTS", "Layout", "find_layout", "register"]
 
@@ -26,12 +29,14 @@ class Layout(NamedTuple):
         looks_like: returns whether a folder has this layout; the first registered match is used.
         scan: returns the cases of a folder and its errors; ``skip`` lists paths not to read.
         description: the arrangement in words, for the message when no layout fits.
+        general: it fits more than one dataset, so it is tried last.
     """
 
     name: str
     looks_like: Callable[[str | Path], bool]
     scan: Callable[[str | Path, Iterable[Any]], tuple[list[Any], list[str]]]
     description: str
+    general: bool = False
 
 
 LAYOUTS: dict[str, Layout] = {}
@@ -62,12 +67,24 @@ def find_layout(source: str | Path, name: str = "auto") -> Layout:
             names = ", ".join(["auto", *LAYOUTS])
             raise MGCCError(f"--layout {name}: must be one of {names}, or a .py file{suggest(name, LAYOUTS)}")
         return LAYOUTS[name]
-    for layout in LAYOUTS.values():
+    for layout in sorted(LAYOUTS.values(), key=lambda layout: layout.general):
         if layout.looks_like(source):
             return layout
-    what = "fits no known layout" if any(Path(source).iterdir()) else "is an empty folder"
     known = "\n".join(layout.description for layout in LAYOUTS.values())
-    raise MGCCError(f"{source}: {what}; arrange it as one of\n{known}")
+    raise MGCCError(f"{source}: {_content(Path(source))}; arrange it as one of\n{known}")
+
+
+def _content(source: Path) -> str:
+    """Return what a folder holds, in words."""
+    folders = sorted(path.name for path in source.iterdir() if path.is_dir() and not path.name.startswith("."))
+    kinds = Counter(path.suffix.lower() or "no suffix" for path in source.rglob("*") if path.is_file())
+    if not kinds:
+        return "is an empty folder"
+    files = ", ".join(f"{count} {kind}" for kind, count in kinds.most_common(_SHOWN))
+    inside = (
+        f"folders {', '.join(folders[:_SHOWN])}{', ...' if len(folders) > _SHOWN else ''}" if folders else "no folders"
+    )
+    return f"fits no known layout: it has {inside} and files {files}"
 
 
 def _load(path: Path) -> Layout:

@@ -69,4 +69,4 @@ def scan_busi(source: str | Path, skip: Iterable[Any] = ()) -> tuple[list[Case],
     return sorted(cases, key=lambda case: case.original), faults
 
 
-register(Layout("busi", is_busi, scan_busi, _DESCRIPTION))
+register(Layout("busi", is_busi, scan_busi, _DESCRIPTION, general=True))

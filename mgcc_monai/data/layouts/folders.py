@@ -4,21 +4,35 @@ from __future__ import annotations
 
 import csv
 import re
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+import unicodedata
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from mgcc_monai.data.formats.frames import Tree, frame_path, image_stem, read_tree
 from mgcc_monai.data.formats.source import count_frames
 from mgcc_monai.data.layouts import Layout, register
 from mgcc_monai.errors import MGCCError, one_line
 
-__all__ = ["NORMAL", "Case", "is_folders", "read_patients", "read_table", "scan_folders"]
+__all__ = [
+    "NORMAL",
+    "Case",
+    "Drawing",
+    "is_folders",
+    "named_folder",
+    "pair_folders",
+    "read_patients",
+    "read_table",
+    "scan_folders",
+]
 
 _DESCRIPTION = """\
   SOURCE/images/NAME.png   and   SOURCE/masks/NAME.png
-      (or labels/; a mask may end in _mask, _seg, _segmentation or _label; several masks: _mask_1, _mask_2 ...;
+      (or labels/; a mask may end in _mask, _seg, _segmentation or _label, or begin with mask_, seg_ or gt_;
+       several masks: _mask_1, _mask_2 ...;
        classes, if any: as folders, images/CLASS/NAME.png, or in SOURCE/classes.csv with columns image,class)"""
 
 NORMAL = "normal"
@@ -26,7 +40,21 @@ NORMAL = "normal"
 
 _MASK_FOLDERS = ("masks", "labels")
 _TABLES = ("classes.csv", "index.csv")
+_PREFIX = re.compile(r"^(mask|seg|gt)_", re.IGNORECASE)
 _POSTFIX = re.compile(r"_(mask|seg|segmentation|label)(_\d+)?$", re.IGNORECASE)
+
+
+@dataclass(frozen=True)
+class Drawing:
+    """A mask that is no file of its own: outlines in a table, or colours in a picture.
+
+    Args:
+        path: the file that it comes from, for messages.
+        draw: makes the mask, HW of 0 and 1, for an image of height and width; raises an MGCCError.
+    """
+
+    path: Path
+    draw: Callable[[tuple[int, int]], np.ndarray] = field(repr=False, compare=False)
 
 
 @dataclass(frozen=True)
@@ -35,27 +63,38 @@ class Case:
 
     Args:
         image: path of the image.
-        masks: paths of its masks, to be combined by OR; empty if a normal image has none.
+        masks: paths of its masks, or drawings, to be combined by OR; empty if a normal image has none.
         class_name: its class; ``lesion`` if none is given. ``normal`` is recognised in any case.
         original: the image's path relative to the source, with forward slashes.
+        labelled: whether someone looked for lesions; if not, the image is unlabelled.
+        patient: the patient, where the layout tells; images of one stay together.
+        split: the list that the dataset's authors put it in: ``training``, ``validation``, ``test``; "" if none.
+        details: more of its item of ``dataset.json``, such as the device.
     """
 
     image: Path
-    masks: tuple[Path, ...]
+    masks: tuple[Path | Drawing, ...]
     class_name: str
     original: str
+    labelled: bool = True
+    patient: str = ""
+    split: str = ""
+    details: Mapping[str, str] = field(default_factory=dict, compare=False)
 
     def __post_init__(self) -> None:
         if self.class_name.strip().casefold() == NORMAL:
             object.__setattr__(self, "class_name", NORMAL)
 
 
-def read_table(path: str | Path, columns: Sequence[str]) -> tuple[list[dict[str, str]], list[str]]:
+def read_table(
+    path: str | Path, columns: Sequence[str], delimiter: str = ","
+) -> tuple[list[dict[str, str]], list[str]]:
     """Read a CSV file that must have some columns.
 
     Args:
-        path: the file, comma-separated with a header.
+        path: the file, with a header.
         columns: names that the header must contain.
+        delimiter: what separates the columns.
 
     Returns:
         The rows with these columns, stripped of blanks; and errors.
@@ -65,7 +104,7 @@ def read_table(path: str | Path, columns: Sequence[str]) -> tuple[list[dict[str,
         return [], [f"{path}: no such file; check the path"]
     try:
         with path.open(newline="", encoding="utf-8-sig") as file:
-            reader = csv.DictReader(file)
+            reader = csv.DictReader(file, delimiter=delimiter)
             header = [name.strip() for name in reader.fieldnames or []]
             reader.fieldnames = header
             rows = list(reader)
@@ -131,6 +170,34 @@ def _named(source: str | Path, names: Sequence[str]) -> list[Path]:
     return sorted(path for path in Path(source).glob("*") if path.name.lower() in names and path.is_dir())
 
 
+def named_folder(source: str | Path, name: str) -> Path | None:
+    """Return the folder of a source with a name, in any case; None where there is none."""
+    return next(iter(_named(source, (name,))), None)
+
+
+def pair_folders(
+    tree: Tree, images: Path, masks: Path, class_name: str = "lesion", split: str = ""
+) -> tuple[list[Case], list[str]]:
+    """Return the cases of two folders whose files have the same names, but for the suffix; and errors.
+
+    Args:
+        tree: the source.
+        images: folder of the images.
+        masks: folder of the masks, one per image.
+        class_name: class of all.
+        split: list of all.
+    """
+    outlines = {image_stem(path): path for path in tree.images.get(masks, [])}
+    cases, faults = [], []
+    for path in tree.images.get(images, []):
+        mask = outlines.pop(image_stem(path), None)
+        if mask is None:
+            faults.append(f"{path}: an image without a mask; add {masks / path.name}")
+            continue
+        cases.append(Case(path, (mask,), class_name, path.relative_to(tree.folder).as_posix(), split=split))
+    return cases, faults + [f"{path}: a mask without an image; add {images / path.name}" for path in outlines.values()]
+
+
 def is_folders(source: str | Path) -> bool:
     """Return whether a source has an ``images`` and a ``masks`` (or ``labels``) folder, in any case."""
     return bool(_named(source, ("images",)) and _named(source, _MASK_FOLDERS))
@@ -143,9 +210,15 @@ def _with_classes(folder: Path, tree: Tree) -> list[tuple[str, Path]]:
     return direct + [(path.name, image) for path in inner for image in tree.images[path]]
 
 
-def _stems(mask: Path) -> tuple[str, str]:
-    """Return the stems of the images that a mask may belong to."""
-    return image_stem(mask), _POSTFIX.sub("", image_stem(mask))
+def _stem(path: Path) -> str:
+    """Return a file's stem in one form of Unicode; some systems write an accent as a character of its own."""
+    return unicodedata.normalize("NFC", image_stem(path))
+
+
+def _stems(mask: Path) -> tuple[str, ...]:
+    """Return the stems of the images that a mask may belong to, its own first."""
+    own = _stem(mask)
+    return tuple(dict.fromkeys((own, _POSTFIX.sub("", own), _PREFIX.sub("", own))))
 
 
 def _masked_frames(images: Sequence[tuple[str, Path]], stems: set[str]) -> list[tuple[str, Path]]:
@@ -157,7 +230,7 @@ def _masked_frames(images: Sequence[tuple[str, Path]], stems: set[str]) -> list[
         except MGCCError:  # reported when the image is read
             frames = 1
         paths = [frame_path(path, number) for number in range(1, frames + 1)] if frames > 1 else []
-        found += [(name, frame) for frame in paths if image_stem(frame) in stems] or [(name, path)]
+        found += [(name, frame) for frame in paths if _stem(frame) in stems] or [(name, path)]
     return found
 
 
@@ -199,19 +272,22 @@ def scan_folders(source: str | Path, skip: Iterable[Any] = ()) -> tuple[list[Cas
         told, wrong = _match_table(table, "class", sorted(classes))
         classes.update(told)
         faults += wrong
-    known = {(name, image_stem(path)): path for name, path in images}
+    known = {(name, _stem(path)): path for name, path in images}
     masks: dict[Path, list[Path]] = {path: [] for _, path in images}
     for folder_masks in found.values():
         for name, mask in folder_masks:
             wanted = _stems(mask)
-            fits = {known[name, stem] for stem in wanted if (name, stem) in known}
-            fits = fits or ({path for (_, stem), path in known.items() if stem in wanted} if not name else set())
+            fits = next(({known[name, stem]} for stem in wanted if (name, stem) in known), set())
+            if not fits and not name:
+                fits = next(
+                    (paths for stem in wanted if (paths := {p for (_, s), p in known.items() if s == stem})), set()
+                )
             if len(fits) == 1:
                 masks[fits.pop()].append(mask)
             elif fits:
                 faults.append(f"{mask}: fits {' and '.join(map(str, sorted(fits)[:3]))}; put it in a class folder")
             else:
-                faults.append(f"{mask}: a mask without an image; add {image_folders[0] / name / (wanted[1] + '.*')}")
+                faults.append(f"{mask}: a mask without an image; add {image_folders[0] / name / (wanted[-1] + '.*')}")
     cases = []
     for _, path in images:
         original = path.relative_to(source).as_posix()
@@ -221,4 +297,4 @@ def scan_folders(source: str | Path, skip: Iterable[Any] = ()) -> tuple[list[Cas
     return sorted(cases, key=lambda case: case.original), faults
 
 
-register(Layout("folders", is_folders, scan_folders, _DESCRIPTION))
+register(Layout("folders", is_folders, scan_folders, _DESCRIPTION, general=True))
