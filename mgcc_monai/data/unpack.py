@@ -33,7 +33,8 @@ def unpacked(source: Path, beside: Path) -> Iterator[Path]:
                 for name in archive.namelist():
                     if not is_inside(root, name):
                         raise MGCCError(f"{source}: {name[:80]} would be unpacked outside its folder; do not trust it")
-                archive.extractall(root)
+                for name in archive.namelist():  # after all were looked at
+                    archive.extract(name, root)
         except (zipfile.BadZipFile, RuntimeError, zlib.error, EOFError) as error:
             raise MGCCError(f"{source}: cannot be unpacked ({one_line(error)}); download it again") from None
         inner = [path for path in root.iterdir() if path.name != "__MACOSX" and not path.name.startswith(".")]
