@@ -28,6 +28,7 @@ def unpacked(source: Path, beside: Path) -> Iterator[Path]:
     place = next(folder for folder in beside.absolute().parents if folder.is_dir())
     with tempfile.TemporaryDirectory(prefix=f".{beside.name}.", suffix=".tmp", dir=place) as folder:
         root = Path(folder) / source.stem
+        root.mkdir()
         try:
             with zipfile.ZipFile(source) as archive:
                 for name in archive.namelist():
