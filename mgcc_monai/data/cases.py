@@ -46,12 +46,11 @@ def _png(pixels: np.ndarray) -> bytes:
     return buffer.getvalue()
 
 
-def read_case(case: Case, labelled: bool = True, crop: Any = None) -> tuple[Entry | None, list[str]]:
-    """Read a case; it is normal if its masks are empty.
+def read_case(case: Case, crop: Any = None) -> tuple[Entry | None, list[str]]:
+    """Read a case; it is normal if its masks are empty. Of a loop without labels the middle frame is read.
 
     Args:
         case: the image and its masks.
-        labelled: the case has masks or is normal. If not, it is unlabelled: of a loop, the middle frame is read.
         crop: the part to keep; see :func:`mgcc_monai.data.formats.images.parse_crop`. A mask of the
             whole image is cropped too.
 
@@ -60,7 +59,7 @@ def read_case(case: Case, labelled: bool = True, crop: Any = None) -> tuple[Entr
     """
     faults, picture, pixels, masks = [], None, None, []
     try:
-        picture = load_frame(case.image, None if labelled else "middle", crop)
+        picture = load_frame(case.image, None if case.labelled else "middle", crop)
         pixels = picture.pixels
         if wrong := wrong_sides(pixels.shape):
             faults.append(f"{case.image}: {wrong}")
@@ -89,13 +88,13 @@ def read_case(case: Case, labelled: bool = True, crop: Any = None) -> tuple[Entr
             faults.append(f"{path}: {sizes}; give both the same size")
     if faults:
         return None, faults
-    item = {"class": case.class_name, "source": "real", "original": case.original, "sha256": image_sha256(pixels)}
-    item |= case.details
+    item = {**case.details, "class": case.class_name, "source": "real", "original": case.original}
+    item["sha256"] = image_sha256(pixels)
     if picture.spacing:
         item["spacing"] = [round(length, 6) for length in picture.spacing]
     file, number = locate(case.image)
     loop = str(file) if number is not None else ""
-    if not labelled:
+    if not case.labelled:
         return Entry(item, _png(pixels), None, thumbnail(pixels), loop), []
     mask = np.any([np.zeros_like(pixels), *masks], axis=0).astype(np.uint8)
     if mask.any() and case.class_name == NORMAL:

@@ -51,6 +51,6 @@ def describe(dataset_dir: str) -> str:
     if dataset["protocol"] == "published":
         lines.append("published: validation and test are the same images, and groups are not kept apart")
     lines.append(f"{found['images']} images in {found['groups']} groups; {found['sharing']} are not alone in theirs")
-    options = ("protocol", "split_seed", "label_fraction")
+    options = ("layout", "protocol", "split_seed", "label_fraction")
     lines.append(", ".join(f"{key} {dataset[key]}" for key in options if key in dataset))
     return "\n".join([*lines, f"hash {found['hash']}", str(file)])

@@ -23,8 +23,7 @@ Of 150 planted copies per kind, all were found after: half size, other aspect, b
 quality 20, crops of 5 and 10 % per side, a fifth cut from one side, burned-in calipers, both flips; and crop, calipers,
 gamma and JPEG combined. After a shift by 6 % of the width and 4 % of the height, 98.7 % were found.
 Without the cut to the lit part, the screen around the images of DDTI joined 289 of 335; with it 8 pairs are left, and
-the pairs of BUSI and BUS-BRA are the same.
-Time and memory: see docs/performance.md.
+the pairs of BUSI and BUS-BRA are the same. Time and memory: see docs/performance.md.
 """
 
 from __future__ import annotations
@@ -94,7 +93,7 @@ def _lit_part(image: np.ndarray) -> np.ndarray:
     """Cut off the rows and columns at the borders that are mostly black: a screen with its text is no likeness."""
     lit = image > max(_BLACK, _DIM * np.percentile(image, 99))
     columns = np.flatnonzero(lit.mean(axis=0) >= _LIT)
-    rows = np.flatnonzero(lit[:, columns.min() : columns.max() + 1].mean(axis=1) >= _LIT) if len(columns) else columns
+    rows = np.flatnonzero(lit[:, columns[0] : columns[-1] + 1].mean(axis=1) >= _LIT) if len(columns) else columns
     if not len(rows):
         return image
     part = image[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
@@ -188,7 +187,12 @@ def duplicate_pairs(
 
     Returns:
         Index pairs (i, j), i < j, sorted.
+
+    Raises:
+        ValueError: if the threshold is so low that candidates would be missed.
     """
+    if not _CANDIDATE < threshold <= 1:
+        raise ValueError(f"duplicates need a threshold over {_CANDIDATE} and up to 1, got {threshold}.")
     thumbnails = images if isinstance(images, Thumbnails) else Thumbnails(images)
     count = len(thumbnails)
     if count < 2:

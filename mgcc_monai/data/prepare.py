@@ -32,27 +32,30 @@ __all__ = ["prepare", "split"]
 _READERS = 2  # threads
 
 
-def _scan(source: Path, skip: Sequence[Path | None], layout: str) -> tuple[list[Case], list[str]]:
+def _scan(source: Path, skip: Sequence[Path | None], layout: str) -> tuple[list[Case], str, list[str]]:
+    """Return the cases of a source, the name of its layout, and errors."""
     if not source.is_dir():
         raise MGCCError(f"{source}: no such folder; check the path of --source")
     if not os.access(source, os.R_OK | os.X_OK):
         raise MGCCError(f"{source}: cannot be opened; allow reading it")
-    cases, faults = find_layout(source, layout).scan(source, skip)
-    return cases, faults or ([] if cases else [f"{source}: no images in it; check the path of --source"])
+    found = find_layout(source, layout)
+    cases, faults = found.scan(source, skip)
+    return cases, found.name, faults or ([] if cases else [f"{source}: no images in it; check the path of --source"])
 
 
 def _find_cases(
     source: Path, unlabeled: Path | None, groups: Path | None, output: Path, layout: str
-) -> tuple[list[tuple[Case, bool]], dict[str, str], list[str]]:
-    """Return the cases sorted by name, each with whether it is labelled; the patients; and what is wrong so far."""
-    cases, faults = _scan(source, (unlabeled, groups, output), layout)
+) -> tuple[list[Case], dict[str, str], str, list[str]]:
+    """Return the cases sorted by name, the patients, the layout's name, and what is wrong so far."""
+    cases, name, faults = _scan(source, (unlabeled, groups, output), layout)
     extra: list[Case] = []
     if unlabeled is not None:
         if not unlabeled.is_dir():
             raise MGCCError(f"{unlabeled}: no such folder; check the path of --unlabeled")
         tree = read_tree(unlabeled, (source, groups, output))
         tree.tell_unread()
-        extra = [Case(path, (), "unknown", f"unlabeled/{path.name}") for path in tree.images.get(unlabeled, [])]
+        images = tree.images.get(unlabeled, [])
+        extra = [Case(path, (), "unknown", f"unlabeled/{path.name}", labelled=False) for path in images]
         wrong = [*tree.faults, *tree.elsewhere([unlabeled], str(unlabeled))]
         faults += wrong if extra or wrong else [f"{unlabeled}: no images in it; check --unlabeled"]
     patients: dict[str, str] = {}
@@ -61,17 +64,16 @@ def _find_cases(
         faults += wrong
     else:
         patients = {case.original: case.patient for case in cases if case.patient}
-    found = [*((case, case.labelled) for case in cases), *((case, False) for case in extra)]
-    return sorted(found, key=lambda one: one[0].original), patients, faults
+    return sorted([*cases, *extra], key=lambda case: case.original), patients, name, faults
 
 
 def _read_all(
-    cases: Sequence[tuple[Case, bool]], faults: list[str], crop: Any, folder: Path, where: str
+    cases: Sequence[Case], faults: list[str], crop: Any, folder: Path, where: str
 ) -> tuple[list[dict[str, Any]], list[str], Thumbnails]:
     """Read every file once and write it to ``folder``, then raise all errors together.
 
     Args:
-        cases: the cases, each with whether it is labelled.
+        cases: the cases.
         faults: errors found before, to be raised with the others.
         crop: part of each image to keep.
         folder: where images and labels are written, under names that :func:`_name_file` makes.
@@ -84,7 +86,7 @@ def _read_all(
     for part in ("images", "labels"):
         (folder / part).mkdir()
     with ThreadPoolExecutor(_READERS) as pool:
-        read = pool.map(lambda one: read_case(*one, crop), cases)
+        read = pool.map(lambda case: read_case(case, crop), cases)
         for entry, wrong in progress_bar(read, len(cases), desc="reading", unit="image", delay=2):
             faults += wrong
             if faults or entry is None:
@@ -190,13 +192,15 @@ def _prepare(
     normals_as_unlabeled: bool,
     keep_test: bool,
 ) -> dict[str, Any]:
-    cases, patients, faults = _find_cases(source, unlabeled, groups, target, str(layout))
+    cases, patients, layout, faults = _find_cases(source, unlabeled, groups, target, str(layout))
     options["normals_as_unlabeled"] = bool(normals_as_unlabeled)
-    splits = {case.original: case.split for case, _ in cases if case.split}
+    splits = {case.original: case.split for case in cases if case.split}
     if not keep_test and not set(splits.values()) & {"training", "validation"}:
         splits = {}
     if keep_test and not splits:
         raise MGCCError(f"--keep_test: {source} comes with no test list; leave it out")
+    if splits and options["protocol"] != "strict":
+        raise MGCCError(f"--protocol {options['protocol']}: {source} keeps the split that it comes with; use strict")
     labels: list[int] = []
 
     def write(folder: Path) -> None:
@@ -206,7 +210,7 @@ def _prepare(
         for item, group in zip(items, join_groups(labels, belong), strict=True):
             item["group"] = group
         lists = draw_lists(items, **options, splits=splits)
-        write_dataset(folder, lists, name=str(name or target.resolve().name), **options)
+        write_dataset(folder, lists, name=str(name or target.resolve().name), layout=layout, **options)
 
     write_folder(target, write)
     sizes = Counter(labels)
@@ -260,6 +264,6 @@ def split(
     options["normals_as_unlabeled"] = bool(dataset.get("normals_as_unlabeled", False))
     for item, group in zip(items.values(), regroup(list(items.values()), images), strict=True):
         item["group"] = group
-    kept = {key: dataset[key] for key in ("name", "description") if key in dataset}
+    kept = {key: dataset[key] for key in ("name", "description", "layout") if key in dataset}
     write_dataset(target.parent, draw_lists(list(items.values()), **options), target.name, **kept, **options)
     return summary(target)

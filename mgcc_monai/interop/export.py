@@ -20,7 +20,7 @@ from mgcc_monai.errors import MGCCError, one_line
 from mgcc_monai.files import try_writable, write_file
 from mgcc_monai.runs.settings import read_trained
 
-__all__ = ["FORMATS", "Engine", "choose_network", "export"]
+__all__ = ["FORMATS", "TOLERANCE", "Engine", "choose_network", "compile_openvino", "export"]
 
 TOLERANCE = 1e-4  # of probabilities, to the network's own
 _SUFFIXES = {"onnx": ".onnx", "torchscript": ".ts", "openvino": ".xml"}
@@ -185,9 +185,14 @@ def _load_openvino(path: Path) -> tuple[Run, dict[str, Any]]:
     model = openvino.Core().read_model(str(path))
     names = [name for name in _SETTINGS if model.has_rt_info([_FILE, name])]
     known = {name: json.loads(model.get_rt_info([_FILE, name]).astype(str)) for name in names}
-    options = {"INFERENCE_NUM_THREADS": torch.get_num_threads(), "INFERENCE_PRECISION_HINT": "f32"}
-    compiled = openvino.compile_model(model, "CPU", options)
+    compiled = compile_openvino(model)
     return lambda image: torch.from_numpy(np.array(compiled({"image": image.cpu().numpy()})["pred"])), known
+
+
+def compile_openvino(model: Any) -> Any:
+    """Compile a model of OpenVINO for the CPU, in float32 and with torch's number of threads."""
+    options = {"INFERENCE_NUM_THREADS": torch.get_num_threads(), "INFERENCE_PRECISION_HINT": "f32"}
+    return importlib.import_module("openvino").compile_model(model, "CPU", options)
 
 
 _LOADERS: dict[str, Callable[[Path], tuple[Run, dict[str, Any]]]] = {

@@ -15,13 +15,13 @@ from torch import nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from mgcc_monai.errors import one_line
+from mgcc_monai.interop.export import TOLERANCE, compile_openvino
 from mgcc_monai.networks.upsampling import UpsampledConv2d, upsampled_kernel
 
 __all__ = ["Compiled", "FastRoute", "fold"]
 
 logger = logging.getLogger(__name__)
 
-TOLERANCE = 1e-4  # of probabilities, to the network's own
 _WORTH = 20  # images from which OpenVINO's two seconds of preparation pay
 
 
@@ -65,8 +65,7 @@ class Compiled(nn.Module):
         with warnings.catch_warnings(), torch.no_grad():
             warnings.simplefilter("ignore")  # of tracing
             model = openvino.convert_model(network, example_input=torch.zeros(2, 1, 32, 48), input=[-1, 1, -1, -1])
-        options = {"INFERENCE_NUM_THREADS": torch.get_num_threads(), "INFERENCE_PRECISION_HINT": "f32"}
-        self._compiled = openvino.compile_model(model, "CPU", options)
+        self._compiled = compile_openvino(model)
 
     def forward(self, image: torch.Tensor) -> torch.Tensor:
         """Give logits; B1HW."""
@@ -86,18 +85,21 @@ class FastRoute:
 
     def __init__(self, images: int) -> None:
         self.images = int(images)
+        self._network: nn.Module | None = None
 
     def attach(self, engine: Engine) -> None:
         """Attach to an evaluator."""
         engine.add_event_handler(Events.STARTED, self)
+        engine.add_event_handler(Events.COMPLETED, self._restore)
 
     def __call__(self, engine: Engine) -> None:
         """Choose a route, and use it until the evaluator ends."""
-        network = engine.network
-        if any(parameter.device.type != "cpu" for parameter in network.parameters()):
-            return
-        engine.network = self._route(network.eval())
-        engine.add_event_handler(Events.COMPLETED, lambda engine: setattr(engine, "network", network))
+        self._network = engine.network
+        if all(parameter.device.type == "cpu" for parameter in self._network.parameters()):
+            engine.network = self._route(self._network.eval())
+
+    def _restore(self, engine: Engine) -> None:
+        engine.network = self._network
 
     def _route(self, network: nn.Module) -> nn.Module:
         routes: list[tuple[str, Callable[[nn.Module], nn.Module]]] = [("folded batch normalisations", fold)]

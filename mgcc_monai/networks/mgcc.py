@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 
 import torch
 from torch import nn
@@ -139,7 +139,10 @@ class MGCC(nn.Module):
 
         if not (self.training and self.recompute_decoders):
             return decode(*features)
-        contexts = lambda: (nullcontext(), frozen_statistics(decoder))  # noqa: E731
+
+        def contexts() -> tuple[AbstractContextManager, AbstractContextManager]:
+            return nullcontext(), frozen_statistics(decoder)
+
         return checkpoint(decode, *features, use_reentrant=False, context_fn=contexts)
 
     def _encode(self, x: torch.Tensor) -> list[torch.Tensor]:

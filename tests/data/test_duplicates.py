@@ -133,3 +133,9 @@ def test_a_screen_around_the_images_is_no_likeness_and_hides_none(texture):
     scans = [texture(seed, 200, 220) for seed in range(5)]
     assert duplicate_pairs([screen(scan, 60) for scan in scans]) == []
     assert duplicate_pairs([screen(scans[0], 60), screen(scans[0], 90), screen(scans[1], 60)]) == [(0, 1)]
+
+
+@pytest.mark.parametrize("threshold", [0.0, 0.6, 1.1])
+def test_a_threshold_that_candidates_do_not_reach_is_refused(texture, threshold):
+    with pytest.raises(ValueError, match="threshold over 0.6 and up to 1"):
+        duplicate_pairs([texture(1), texture(2)], threshold)

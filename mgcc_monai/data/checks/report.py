@@ -88,13 +88,11 @@ def _near_copies(read: _Read, workers: int) -> Iterator[tuple[Any, str]]:
     items = {item["image"]: (name, item) for name, item in read.data.items(*PARTS) if item["image"] in read.seen}
     if not read.data.strict or not items:
         return
-    names = [name for name in read.seen if name in items]
-    sides = [PARTS[items[name][0]] for name in names]
-    chosen = Thumbnails()
-    for number, name in enumerate(read.seen):
-        if name in items:
-            chosen.append(read.thumbnails.read([number])[0])
-    for i, j in duplicate_pairs(chosen, CHECKED, sides, workers):
+    names = list(read.seen)
+    sides = [PARTS[items[name][0]] if name in items else "" for name in names]
+    for i, j in duplicate_pairs(read.thumbnails, CHECKED, sides, workers):
+        if not (sides[i] and sides[j]):
+            continue
         (part, first), (other, second) = items[names[i]], items[names[j]]
         if first["sha256"] != second["sha256"] and first["group"] != second["group"]:
             yield read.data.path(names[j]), f"in {other}, all but the same image as {names[i]} in {part}"

@@ -39,6 +39,18 @@ def _json_files(source: str | Path, keys: Iterable[str]) -> list[Path]:
     return found
 
 
+def _read(source: Path, skip: Iterable[Any], keys: Iterable[str]) -> tuple[Tree, list[Path]]:
+    """Return the files of a source, and which of them hold annotations."""
+    tree, files = read_tree(source, skip), _json_files(source, keys)
+    tree.tell_unread(files)
+    return tree, files
+
+
+def _most(names: Counter[str]) -> str:
+    """Return the most frequent name, the first of several; "unknown" where there is none."""
+    return min(names, key=lambda name: (-names[name], name), default="unknown")
+
+
 def _draw(segments: list[Any], path: Path, shape: tuple[int, int]) -> np.ndarray:
     """Draw COCO's segmentations: lists of polygons x, y, x, y ..., or run lengths."""
     mask = np.zeros(shape, np.uint8)
@@ -65,10 +77,8 @@ def scan_coco(source: str | Path, skip: Iterable[Any] = ()) -> tuple[list[Case],
         source: the folder with a JSON file of ``images``, ``annotations`` and ``categories``, and the images.
         skip: see :func:`mgcc_monai.data.formats.frames.read_tree`.
     """
-    source = Path(source)
-    tree, cases, used = read_tree(source, skip), [], set()
-    files = _json_files(source, _COCO_KEYS)
-    tree.tell_unread(files)
+    source, cases, used = Path(source), [], set()
+    tree, files = _read(source, skip, _COCO_KEYS)
     faults = list(tree.faults)
     for file in files:
         content = json.loads(file.read_bytes())
@@ -94,7 +104,7 @@ def scan_coco(source: str | Path, skip: Iterable[Any] = ()) -> tuple[list[Case],
             drawn = (
                 Drawing(file, partial(_draw, [one["segmentation"] for one in own if one.get("segmentation")], file)),
             )
-            class_name = min(classes, key=lambda name: (-classes[name], name)) if classes else "unknown"
+            class_name = _most(classes)
             original = found[0].relative_to(source).as_posix()
             cases.append(Case(found[0], drawn if own else (), class_name, original, bool(own)))
     return sorted(cases, key=lambda case: case.original), faults + _unlisted(tree, used, "COCO file")
@@ -107,10 +117,8 @@ def scan_labelme(source: str | Path, skip: Iterable[Any] = ()) -> tuple[list[Cas
         source: the folder.
         skip: see :func:`mgcc_monai.data.formats.frames.read_tree`.
     """
-    source = Path(source)
-    tree, cases, used = read_tree(source, skip), [], set()
-    files = _json_files(source, _LABELME_KEYS)
-    tree.tell_unread(files)
+    source, cases, used = Path(source), [], set()
+    tree, files = _read(source, skip, _LABELME_KEYS)
     faults = list(tree.faults)
     for file in files:
         content = json.loads(file.read_bytes())
@@ -128,7 +136,7 @@ def scan_labelme(source: str | Path, skip: Iterable[Any] = ()) -> tuple[list[Cas
         if foreign := sorted(set(kinds) - {"polygon"}):
             faults.append(f"{file}: shapes of type {', '.join(foreign)}; outline lesions as polygons")
         used.add(image)
-        class_name = min(labels, key=lambda name: (-labels[name], name)) if labels else "unknown"
+        class_name = _most(labels)
         drawn = (Drawing(file, partial(draw_polygons, polygons, file)),) if polygons else ()
         cases.append(Case(image, drawn, class_name, image.relative_to(source).as_posix(), bool(polygons)))
     return sorted(cases, key=lambda case: case.original), faults + _unlisted(tree, used, "JSON file")

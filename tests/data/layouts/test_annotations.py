@@ -46,27 +46,17 @@ def test_coco_polygons_and_run_lengths(save, source):
     assert np.array_equal(mask_of(cases[1]), columns)
 
 
-def test_compressed_run_lengths_are_those_of_the_format(save, source):
-    """Counts 1210, 20, 40, 20, 3510: five bits a character, low first; from the fourth on minus the last but one."""
+def test_compressed_run_lengths_are_read_as_pycocotools_writes_them(save, source):
+    """The string is what ``pycocotools.mask.encode`` (2.0) gives for this mask; runs grow and shrink in it."""
     content = coco(save, source)
-
-    def packed(counts: list[int]) -> str:
-        out = ""
-        for place, count in enumerate(counts):
-            value = count - counts[place - 2] if place > 2 else count
-            while True:
-                bits, value = value & 31, value >> 5
-                last = value == (-1 if bits & 16 else 0)
-                out += chr((bits if last else bits | 32) + 48)
-                if last:
-                    break
-        return out
-
-    content["annotations"][1]["segmentation"] = {"size": list(SIZE), "counts": packed([1210, 20, 40, 20, 3510])}
+    text = "jU1d0X10cQ1i0V1dNjmN00000000000000000eb0"
+    content["annotations"][1]["segmentation"] = {"size": list(SIZE), "counts": text}
     (source / "annotations.json").write_text(json.dumps(content))
-    columns = np.zeros(SIZE, np.uint8)
-    columns[10:30, 20] = columns[10:30, 21] = 1
-    assert np.array_equal(mask_of(scan(source, "coco")[0][1]), columns)
+    wanted = np.zeros(SIZE, np.uint8)
+    wanted[10:30, 20:22] = 1
+    wanted[5:50, 40] = 1
+    wanted[3, 60:70] = 1
+    assert np.array_equal(mask_of(scan(source, "coco")[0][1]), wanted)
 
 
 def test_coco_with_a_nameless_category_or_a_missing_image_is_refused(save, source):

@@ -12,8 +12,10 @@ from layout_sources import CORNERS, box, inside, mask_of, scan
 
 from mgcc_monai.data.cases import read_case
 from mgcc_monai.data.dataset import load_datalist
+from mgcc_monai.data.describe import describe
 from mgcc_monai.data.layouts import find_layout
 from mgcc_monai.data.prepare import prepare
+from mgcc_monai.errors import MGCCError
 
 
 def busbra(save, source: Path) -> None:
@@ -164,12 +166,8 @@ def test_udiat(save, source):
 
 
 def test_tn3k_keeps_its_test_list_when_asked(save, source, tmp_path):
-    for number in range(24):
-        save(f"trainval-image/{number:04d}.jpg")
-        save(f"trainval-mask/{number:04d}.jpg", "mask")
-    for number in range(6):
-        save(f"test-image/{number:04d}.jpg")
-        save(f"test-mask/{number:04d}.jpg", "mask")
+    pairs(save, "trainval-image", "trainval-mask", 24, "jpg")
+    pairs(save, "test-image", "test-mask", 6, "jpg")
     cases, faults = scan(source, "tn3k")
     assert not faults and len(cases) == 30 and np.array_equal(mask_of(cases[0]), box())
     prepare(str(source), str(tmp_path / "kept"), keep_test=True)
@@ -179,17 +177,37 @@ def test_tn3k_keeps_its_test_list_when_asked(save, source, tmp_path):
     assert {item["original"] for item in load_datalist(tmp_path / "drawn")["test"]} != test
 
 
+def pairs(save, images: str, masks: str, count: int, end: str = "png") -> None:
+    for number in range(count):
+        save(f"{images}/{number:04d}.{end}")
+        save(f"{masks}/{number:04d}.{end}", "mask")
+
+
+def tree(save) -> None:
+    for part, count in (("train", 12), ("valid", 3), ("test", 4)):
+        pairs(save, f"{part}/Images", f"{part}/Masks", count)
+
+
+def test_a_training_image_that_is_a_copy_of_a_test_image_is_left_out_of_a_kept_split(save, source, tmp_path):
+    tree(save)
+    (source / "train/Images/0005.png").write_bytes((source / "test/Images/0001.png").read_bytes())
+    prepare(str(source), str(tmp_path / "set"))
+    datalist = load_datalist(tmp_path / "set")
+    assert [item["original"] for item in datalist["left_out"]] == ["train/Images/0005.png"]
+    assert len(datalist["training"]) == 11 and len(datalist["test"]) == 4
+
+
 def test_a_tree_that_is_split_already_stays_so(save, source, tmp_path):
     wanted = {"train": "training", "valid": "validation", "test": "test"}
-    for part, count in (("train", 12), ("valid", 3), ("test", 4)):
-        for number in range(count):
-            save(f"{part}/Images/{part}{number}.png")
-            save(f"{part}/Masks/{part}{number}.png", "mask")
+    tree(save)
     prepare(str(source), str(tmp_path / "set"))
     datalist = load_datalist(tmp_path / "set")
     for part, name in wanted.items():
         assert {item["original"].split("/")[0] for item in datalist[name]} == {part}
     assert [len(datalist[name]) for name in wanted.values()] == [12, 3, 4]
+    assert "layout lists, protocol strict" in describe(str(tmp_path / "set"))
+    with pytest.raises(MGCCError, match="--protocol published: .* keeps the split that it comes with"):
+        prepare(str(source), str(tmp_path / "published"), protocol="published")
 
 
 @pytest.mark.parametrize(("name", "images", "patients"), [("busbra_dev", 1234, 702), ("ddti_dev", 335, 279)])
