@@ -1,4 +1,5 @@
 # make train   environment, phantoms, both stages on them, masks for new images, figures
+# make segment environment, outlines of lesions in IMAGE=scan.png, or in phantoms
 # make test    environment, all tests
 # make test-faults  environment, tests of resuming, stopping, killing and of several processes, the long ones too
 # make test-clients  environment, the packed bundle in an environment of its own, MLflow, the commands of the docs
@@ -7,13 +8,14 @@
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 OUTPUT ?= runs/demo
 FUZZ ?= 20000
-export OUTPUT
+IMAGE ?=
+export OUTPUT IMAGE
 export PYTHONWARNINGS ?= ignore
 
 ENV := .venv/installed
 MGCC := .venv/bin/python -m mgcc_monai
 
-.PHONY: help train test test-faults test-clients test-fuzz bench lint clean
+.PHONY: help train segment test test-faults test-clients test-fuzz bench lint clean
 
 help:
 	@sed -n 's/^# make/make/p' Makefile
@@ -30,6 +32,10 @@ train: $(ENV)
 	python="$$(pwd)/.venv/bin/python"; cd "$$OUTPUT" && "$$python" -m monai.bundle run inferring \
 		--config_file segmentation/inference.json --dataset_dir new_images --output_dir masks --save_overlay true
 	@$(MGCC) show --output_dir "$$OUTPUT"
+
+segment: $(ENV)
+	@test -n "$$IMAGE" || $(MGCC) phantom --output runs/phantoms --count 12 --seed 1 --overwrite
+	$(MGCC) segment "$${IMAGE:-runs/phantoms}" --output runs/masks --overlay --overwrite
 
 test: $(ENV)
 	OMP_NUM_THREADS=1 .venv/bin/python -m pytest -n 2 --dist loadfile

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import torch
-
 from benchmarks.measure import Row, peak_mb, rows
 from benchmarks.plain import Step, mgcc, plain
 
@@ -29,9 +27,6 @@ def measure(device: str, repeats: int, rate: float) -> list[Row]:
     if device == "cuda":
         fast = {"amp": True, "channels_last": True, "fused": True}
         variants["all decoders, bfloat16, channels last, fused optimizer"] = Step(mgcc(channels), **here, **fast)
-        compiled = Step(mgcc(channels), **here, **fast)
-        compiled.network = torch.compile(compiled.network)
-        variants["the same, compiled"] = compiled
         return rows("training step", variants, repeats, rate)
     networks = {
         "plain": "plain(mgcc())",

@@ -89,6 +89,12 @@ def check(dataset_dir: str, report: str = "") -> None:
         raise MGCCError(f"{found.file}: faults found ({len(found.faults)}); correct them before training.")
 
 
+def _segment() -> Callable[..., Any]:
+    from mgcc_monai.runs.segment import segment
+
+    return segment
+
+
 def _package() -> Callable[..., Any]:
     from mgcc_monai.interop.package import package
 
@@ -140,6 +146,7 @@ def show(output_dir: str = "runs") -> None:
 
 
 COMMANDS: dict[str, tuple[str, Callable[[], Callable[..., Any]]]] = {
+    "segment": ("Outline lesions in images.", _segment),
     "prepare": ("Make a dataset of your images and masks.", _prepare),
     "split": ("Split a prepared dataset anew.", _split),
     "phantom": ("Make a dataset of simulated images, for trials.", _phantom),
@@ -172,11 +179,13 @@ def read_arguments(command: str, words: Sequence[str]) -> dict[str, Any]:
     hints = get_type_hints(function)
     names = [name for name, parameter in known.items() if parameter.kind is not parameter.VAR_KEYWORD]
     options, alone = split_words(words)
-    if list(words[: len(alone)]) != alone or len(alone) > len(names):
+    several = bool(names) and hints.get(names[0]) == list[str]  # all words before the options are its values
+    if list(words[: len(alone)]) != alone or (len(alone) > len(names) and not several):
         word = next((word for place, word in enumerate(alone) if words[place] != word), alone[-1])
         raise MGCCError(f"'{word}' stands alone: give options as --name value, and put quotes around spaces.")
-    read: dict[str, Any] = {}
-    for name, text, joined in [*(Word(name, text, False) for name, text in zip(names, alone)), *options]:
+    read: dict[str, Any] = {names[0]: alone} if several and alone else {}
+    first = [] if several else [Word(name, text, False) for name, text in zip(names, alone)]
+    for name, text, joined in [*first, *options]:
         if name not in names and len(names) == len(known):  # else the command looks at its settings itself
             raise MGCCError(f"--{name}: '{command}' has no such option; {_nearest('--', name, names)}")
         if name in read:
@@ -215,6 +224,8 @@ def _read(name: str, text: str, hint: Any) -> Any:
         if not re.fullmatch(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?", number):
             raise MGCCError(f"--{name} must be a number, got '{text}'.")
         return float(number)
+    if hint == list[str]:
+        return [text]
     if hint == tuple[int, int] | None:
         sides = re.fullmatch(r"[\[(]?\s*([0-9]+)\s*,\s*([0-9]+)\s*[\])]?", number)
         if sides is None:

@@ -26,6 +26,7 @@ __all__ = [
     "read_listing",
     "save_atomically",
     "verify_folder",
+    "weights_in",
 ]
 
 CHECKSUMS = "weights.json"
@@ -176,6 +177,12 @@ def load_state_dict(path: str | Path, map_location: Any = "cpu") -> dict[str, to
     return content
 
 
+def weights_in(folder: str | Path) -> Path:
+    """Return the weights of a folder: its ``model.safetensors`` where there is no ``model.pt``."""
+    trained, published = (Path(folder) / f"model.{ending}" for ending in ("pt", "safetensors"))
+    return published if published.is_file() and not trained.is_file() else trained
+
+
 def check_sha256(path: str | Path, expected: str, settings: str | Path = "the inference.json in use") -> None:
     """Check that weights are those that settings were written for.
 
@@ -207,6 +214,7 @@ def check_fits(network: torch.nn.Module, path: str | Path) -> None:
         MGCCError: when names or shapes differ; says how many and the first of them.
     """
     expected, found = network.state_dict(), load_state_dict(path)
+    found = getattr(network, "complete_state", dict)(found)
     faults = [f"'{name}' is missing" for name in expected if name not in found]
     faults += [f"'{name}' is unknown" for name in found if name not in expected]
     faults += [

@@ -105,7 +105,7 @@ def encoded(tmp_path_factory: pytest.TempPathFactory, phantoms: Path, configs: P
 def bundle(tmp_path: Path) -> Path:
     """A copy of the bundle, without weights, so that no test writes into the repository."""
     target = tmp_path / "bundle"
-    shutil.copytree(REPOSITORY / "bundle", target, ignore=shutil.ignore_patterns("*.pt", "runs"))
+    shutil.copytree(REPOSITORY / "bundle", target, ignore=shutil.ignore_patterns("*.pt", "breast", "runs"))
     return target
 
 

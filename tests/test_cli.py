@@ -86,7 +86,9 @@ TEXT = {
     "package": "version output weights bundle_root weights_url",
     "doctor": "path",
     "export": "weights output format",
+    "segment": "path output weights format frame crop device bundle_root",
 }
+LISTS = {("segment", "path")}  # options of several values
 
 
 @pytest.mark.parametrize("text", [*ODD, "a #b", "$a", "@x", "%y", "x ", "1.0", "()", "a=b", "--x", "-", "ü"])
@@ -94,16 +96,18 @@ TEXT = {
 def test_paths_and_names_are_taken_as_typed_by_every_command(command: str, text: str) -> None:
     needed = {"prepare": ["source", "output"], "split": ["dataset_dir", "output_json"], "phantom": ["output"]}
     needed |= {"check": ["dataset_dir"], "convert": ["checkpoint", "output"], "doctor": ["path"]}
-    needed |= {"package": ["version", "output"], "export": ["weights", "output"]}
+    needed |= {"package": ["version", "output"], "export": ["weights", "output"], "segment": ["path", "output"]}
     for name in TEXT[command].split():
+        wanted = [text] if (command, name) in LISTS else text
         others = [f"--{other}=z" for other in needed.get(command, []) if other != name]
-        assert cli.read_arguments(command, [*others, f"--{name}={text}"])[name] == text
+        assert cli.read_arguments(command, [*others, f"--{name}={text}"])[name] == wanted
         if text[:2] != "--":
-            assert cli.read_arguments(command, [f"--{name}", text, *others])[name] == text
+            assert cli.read_arguments(command, [f"--{name}", text, *others])[name] == wanted
     if text[:2] != "--":
         first = TEXT[command].split()[0]
         others = [f"--{other}=z" for other in needed.get(command, []) if other != first]
-        assert cli.read_arguments(command, [text, *others])[first] == text
+        wanted = [text] if (command, first) in LISTS else text
+        assert cli.read_arguments(command, [text, *others])[first] == wanted
 
 
 @pytest.mark.parametrize("name", ["busi#2", "2024_06_30"])

@@ -48,7 +48,8 @@ def write_dataset(
 ) -> Path:
     """Write a dataset file; its images and labels must already be in the folder.
 
-    Missing hashes of items, the classes, the statistics (over ``training`` and ``unlabeled``) and the dataset's hash
+    Missing hashes of items, the classes, the statistics (over ``training`` and ``unlabeled``, or the
+    ``test`` of an ``external`` dataset) and the dataset's hash
     are computed.
 
     Args:
@@ -70,8 +71,10 @@ def write_dataset(
     lists = {name: [_complete(folder, item) for item in items_by_list.get(name, [])] for name in ALL_LISTS}
     if not lists["left_out"]:
         del lists["left_out"]
-    trained_on = [item["image"] for item in lists["training"] + lists["unlabeled"]]
-    if not trained_on:
+    of_training = lists["training"] + lists["unlabeled"]
+    if header.get("protocol") == "external":  # nothing is trained on
+        of_training = lists["test"]
+    if not of_training:
         raise MGCCError(f"{folder}: no image in training or unlabeled; there is nothing to train on")
     content: dict[str, Any] = {
         "name": folder.resolve().name,
@@ -85,7 +88,7 @@ def write_dataset(
     }
     raise_errors(leaks(Dataset(folder / file_name, content | lists)), str(folder / file_name))
     if "statistics" not in content:
-        content["statistics"] = image_statistics([folder / image for image in trained_on])
+        content["statistics"] = image_statistics([folder / item["image"] for item in of_training])
     return write_json(folder / file_name, content | {"hash": dataset_hash(lists)} | lists)
 
 
@@ -99,8 +102,8 @@ def load_datalist(dataset_dir: str | Path, leaking: bool = False) -> dict[str, A
 
     Returns:
         The file's content, with absolute paths of ``image``, ``label`` and ``withheld_label``; ``folder``, the folder
-        they were relative to; and ``file``, the file's own path. An item without ``spacing`` gets ``[0.0, 0.0]``, so
-        that items can be batched.
+        they were relative to; and ``file``, the file's own path. An item without ``spacing`` gets ``[0.0, 0.0]``, and
+        one without a column of others, such as ``birads``, an empty text, so that items can be batched.
 
     Raises:
         MGCCError: if there is no dataset, or its file is damaged, names files that are missing or outside its folder,
@@ -112,7 +115,9 @@ def load_datalist(dataset_dir: str | Path, leaking: bool = False) -> dict[str, A
         raise MGCCError(f"{file}: {error}; run prepare again")
     data = Dataset(file, content)
     raise_errors(reading_errors(data, leaking), str(file))
+    columns = {key for _, item in data.items() for key, value in item.items() if isinstance(value, str)}
+    blank = dict.fromkeys(columns - {*FILES, "class", "label_sha256"}, "")
     for _, item in data.items():
         item.update({key: os.path.join(file.parent, item[key]) for key in FILES if key in item})
-        item.setdefault("spacing", [0.0, 0.0])
+        item.update({"spacing": [0.0, 0.0], **blank, **item})
     return {**content, "folder": str(file.parent), "file": str(file)}

@@ -17,6 +17,7 @@ __all__ = [
     "embedded_phantoms",
     "mixed_items",
     "evaluation_items",
+    "frames_of",
     "generated_share",
     "held_out_items",
     "images_to_segment",
@@ -198,6 +199,15 @@ def images_to_segment(
         raise MGCCError(
             f"{path}: holds no image (PNG, JPEG, BMP, TIFF, WebP, GIF, NIfTI or DICOM); give a folder with images."
         )
+    return frames_of(images, frame)
+
+
+def frames_of(images: Sequence[Path], frame: Any = "all") -> list[Path]:
+    """Return a path for each frame of some files; see :func:`images_to_segment`.
+
+    Raises:
+        MGCCError: if a file has no such frame.
+    """
     paths, faults = [], []
     for image in images:
         try:
@@ -210,7 +220,7 @@ def images_to_segment(
             faults.append(error.message)
             continue
         paths += [frame_path(image, index + 1 if frames > 1 else None) for index in chosen]
-    raise_errors(faults, str(path))
+    raise_errors(faults, str(images[0].parent))
     return paths
 
 

@@ -153,6 +153,7 @@ def prepare(
             as unlabelled.
         protocol: ``strict``: 70/10/20 by group of near-duplicates and patients; validation selects the weights and
             test is read once. ``published``: 70/30 by image; the same 30 % select the weights and give the results.
+            ``external``: all labelled images are for testing, to evaluate weights that were trained elsewhere.
         split_seed: seed of the split and of the choice of labels.
         groups: a CSV file with columns image and patient; a patient's images stay in one list.
         unlabeled: a folder with more images without masks; near-duplicates of held-out images are left out.
@@ -195,7 +196,8 @@ def _prepare(
     cases, patients, layout, faults = _find_cases(source, unlabeled, groups, target, str(layout))
     options["normals_as_unlabeled"] = bool(normals_as_unlabeled)
     splits = {case.original: case.split for case in cases if case.split}
-    if not keep_test and not set(splits.values()) & {"training", "validation"}:
+    external = options["protocol"] == "external"
+    if not keep_test and (external or not set(splits.values()) & {"training", "validation"}):
         splits = {}
     if keep_test and not splits:
         raise MGCCError(f"--keep_test: {source} comes with no test list; leave it out")
@@ -234,7 +236,7 @@ def split(
         dataset_dir: the dataset's folder, or its file.
         output_json: the file to write, in the dataset's folder, such as ``data/busi/dataset_seed1.json``.
         label_fraction: share of the training images that keep their labels, over 0 and up to 1.
-        protocol: ``strict`` or ``published``, as in ``prepare``.
+        protocol: ``strict``, ``published`` or ``external``, as in ``prepare``.
         split_seed: seed of the split and of the choice of labels.
 
     Returns:

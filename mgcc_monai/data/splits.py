@@ -26,7 +26,7 @@ __all__ = [
 ]
 
 FRACTIONS = (0.7, 0.1, 0.2)
-PROTOCOLS = ("strict", "published")
+PROTOCOLS = ("strict", "published", "external")
 
 Draw = Callable[..., dict[str, list[str]]]
 
@@ -230,7 +230,7 @@ def draw_lists(
         items: items of ``dataset.json``, in any order, with all known labels. Items of class ``normal`` have an empty
             label; items without a label go to ``unlabeled``.
         label_fraction: share of the training images that keep their labels.
-        protocol: ``strict`` or ``published``.
+        protocol: ``strict``; ``published``; or ``external``: all labelled images are in ``test``.
         split_seed: seed of the draws.
         normals_as_unlabeled: also put normal images in ``unlabeled``.
         splits: the list of some images, by their ``original``, as their authors split them; strict protocol only.
@@ -252,7 +252,10 @@ def draw_lists(
         if "label" in item and item["class"] != "normal"
     ]
     draw, dropped = split_groups if protocol == "strict" else published_split, []
-    if splits:
+    if protocol == "external":
+        keys = {"training": [], "validation": [], "test": sorted(record.key for record in records)}
+        extra, dropped = [], extra
+    elif splits:
         keys = _keep(records, {image: splits.get(item["original"], "") for image, item in by_image.items()}, split_seed)
         kept = {key for part in keys.values() for key in part}
         dropped = [by_image[record.key] for record in records if record.key not in kept]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -89,6 +90,8 @@ class LesionTableHandler:
     x and y count from the left and the top of the image as a viewer shows it. ``note`` says what makes a line
     worthless: an image of one value. ``mask`` is the file that ``SaveImage`` wrote, where its meta data say so.
 
+    ``lesions`` has the lines by image, and ``seconds`` what each image took, reading and writing included.
+
     Args:
         output_dir: folder of the file.
         filename: its name.
@@ -115,16 +118,19 @@ class LesionTableHandler:
         self.threshold = threshold
         self.image_key = image_key
         self.data_root_dir = data_root_dir
-        self._rows: dict[str, list[dict[str, Any]]] = {}
+        self.lesions: dict[str, list[dict[str, Any]]] = {}
+        self.seconds: dict[str, float] = {}
+        self._begun = 0.0
 
     def attach(self, engine: Engine) -> None:
         """Attach to an evaluator."""
         engine.add_event_handler(Events.STARTED, self._start)
+        engine.add_event_handler(Events.GET_BATCH_STARTED, self._begin)
         engine.add_event_handler(Events.ITERATION_COMPLETED, self._collect)
         engine.add_event_handler(Events.COMPLETED, self._finish)
 
     def _start(self, engine: Engine) -> None:
-        self._rows = {}
+        self.lesions, self.seconds = {}, {}
         if is_main_process():  # masks of this run must not stand beside figures of another
             self.path.unlink(missing_ok=True)
 
@@ -142,12 +148,17 @@ class LesionTableHandler:
         rows = lesion_rows(name, pred >= self.threshold, pixel_spacing(item, self.image_key), prob)
         return [row | more for row in rows]
 
+    def _begin(self, engine: Engine) -> None:
+        self._begun = time.perf_counter()
+
     def _collect(self, engine: Engine) -> None:
-        for number, item in enumerate(items_of(engine), start=len(self._rows)):
+        items = list(items_of(engine))
+        seconds = (time.perf_counter() - self._begun) / max(1, len(items))
+        for number, item in enumerate(items, start=len(self.lesions)):
             name = image_name(item, self.data_root_dir, self.image_key) or f"image_{number:06d}"
-            self._rows[name] = self._measure(item, name)
+            self.lesions[name], self.seconds[name] = self._measure(item, name), seconds
 
     def _finish(self, engine: Engine) -> None:
-        images = gather(self._rows)
+        images = gather(self.lesions)
         if is_main_process():
             write_table(self.path, COLUMNS, [row for name in sorted(images) for row in images[name]])

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from monai.metrics import SSIMMetric, compute_frechet_distance
+from monai.metrics import SSIMMetric
 from torch import Tensor, nn
 
 from mgcc_monai.errors import MGCCError
@@ -97,7 +97,16 @@ def fid(a: Tensor, b: Tensor, reference: Tensor | None = None, components: int |
     a, b = a.double() @ basis, b.double() @ basis
     ridge = 1e-6 * torch.eye(basis.shape[1], dtype=torch.float64)  # the root of a singular product may not exist
     moments = [(x.mean(dim=0), torch.cov(x.T).reshape(ridge.shape) + ridge) for x in (a, b)]
-    return max(0.0, float(compute_frechet_distance(*moments[0], *moments[1])))
+    return _frechet_distance(*moments[0], *moments[1])
+
+
+def _frechet_distance(mean: Tensor, covariance: Tensor, other_mean: Tensor, other: Tensor) -> float:
+    """Squared distance of two normals: the root of a product of covariances by the eigenvalues of a symmetric one."""
+    values, vectors = torch.linalg.eigh(covariance)
+    root = vectors * values.clamp_min(0).sqrt() @ vectors.T
+    cross = torch.linalg.eigvalsh(root @ other @ root).clamp_min(0).sqrt().sum()
+    distance = (mean - other_mean).square().sum() + covariance.trace() + other.trace() - 2 * cross
+    return max(0.0, float(distance))
 
 
 def precision_recall(real: Tensor, generated: Tensor, k: int = 3) -> tuple[float, float]:

@@ -12,6 +12,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         "ema": ["EMA"],
         "ending": ["TrainingEnd"],
         "finite_guard": ["FiniteGuard"],
+        "load_weights": ["LoadWeights"],
         "memory": ["OutOfMemory", "is_out_of_memory"],
         "preemption": ["Preempted"],
         "preview": ["ReconstructionPreview", "SamplePreview"],

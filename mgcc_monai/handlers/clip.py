@@ -11,7 +11,7 @@ __all__ = ["GradientClipping"]
 
 
 class GradientClipping:
-    """Scale the gradients down to a largest norm before each step. Not for mixed precision with a gradient scaler.
+    """Scale the gradients down to a largest norm before each step; with mixed precision, those that are not scaled.
 
     Args:
         network: whose gradients.
@@ -27,4 +27,6 @@ class GradientClipping:
 
     def __call__(self, engine: Engine) -> None:
         """Clip."""
+        if getattr(engine, "amp", False) and engine.scaler is not None:
+            engine.scaler.unscale_(engine.optimizer)
         torch.nn.utils.clip_grad_norm_(self.network.parameters(), self.max_norm)

@@ -36,7 +36,7 @@ class DiscriminatorStep:
         """Take one step on this batch's images and their reconstructions."""
         if not self.loss_function.detail_active:
             return
-        image, made = engine.state.output["label"], engine.state.output["pred"][0].detach()
+        image, made = engine.state.output["label"], engine.state.output["pred"][0].detach().float()
         adversarial = self.loss_function.adversarial
         loss = 0.5 * (
             adversarial(discriminator_logits(self.discriminator, image), target_is_real=True, for_discriminator=True)

@@ -32,7 +32,7 @@ class EMA:
     def __init__(self, network: nn.Module, decay: float = 0.999, evaluator: Engine | None = None) -> None:
         self.network = network
         self.evaluator = evaluator
-        self.model = EMAModel(network.parameters(), decay=decay)
+        self.model = EMAModel(network.parameters(), decay=decay, foreach=True)
         self.buffers = [buffer for buffer in network.buffers() if buffer.is_floating_point()]
         self.shadows = [buffer.detach().clone() for buffer in self.buffers]
 
@@ -47,8 +47,8 @@ class EMA:
     def __call__(self, engine: Engine) -> None:
         """Move the average towards the weights."""
         self.model.step(self.network.parameters())
-        for shadow, buffer in zip(self.shadows, self.buffers):
-            shadow.lerp_(buffer, 1 - self.model.cur_decay_value)
+        if self.shadows:
+            torch._foreach_lerp_(self.shadows, self.buffers, 1 - self.model.cur_decay_value)
 
     @contextmanager
     def averaged(self) -> Iterator[nn.Module]:

@@ -26,7 +26,7 @@ class TrainingRun:
 
     In the order in which they act: memory errors in plain words, a seed per iteration, a stop at NaN, ``training.log``
     and TensorBoard, a progress bar; and behind all handlers of the config the end after exactly ``max_iterations``,
-    early stopping and the checkpoints. Put it first in the list of handlers, behind a ``CheckpointLoader`` only.
+    early stopping and the checkpoints. Put it first in the list of handlers, behind a ``LoadWeights`` only.
 
     Args:
         record: the :class:`mgcc_monai.runs.RunRecord`, which knows the folder and whether the run is resumed.

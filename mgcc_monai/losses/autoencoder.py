@@ -7,6 +7,8 @@ from collections.abc import Sequence
 import torch
 from torch import nn
 
+from mgcc_monai.losses.precision import in_float32
+
 __all__ = ["AutoencoderLoss", "discriminator_logits", "kl_divergence", "log_spectrum", "mean_ssim", "spectral_distance"]
 
 _WINDOW, _SIGMA = 11, 1.5  # of the SSIM, in pixels
@@ -152,6 +154,7 @@ class AutoencoderLoss(nn.Module):
         self._discriminator = [discriminator]  # in a list, so that its weights are not the loss's own
         self.parts: dict[str, float] = {}
 
+    @in_float32
     def forward(self, output: Sequence[torch.Tensor], image: torch.Tensor) -> torch.Tensor:
         """Compute the loss; its parts, before their weights, stand in ``parts`` afterwards.
 

@@ -7,6 +7,8 @@ from collections.abc import Sequence
 import torch
 from torch import nn
 
+from mgcc_monai.losses.precision import in_float32
+
 __all__ = ["CrossConsistencyLoss", "consistency"]
 
 _DETACH = ("none", "main", "auxiliary")
@@ -86,6 +88,7 @@ class CrossConsistencyLoss(nn.Module):
         """Set the weight of the consistency from now on."""
         self.consistency_weight = float(weight)
 
+    @in_float32
     def forward(self, logits: Sequence[torch.Tensor] | torch.Tensor, label: torch.Tensor) -> torch.Tensor:
         """Compute the loss; its parts stand in ``parts`` afterwards.
 

@@ -9,6 +9,8 @@ import torch
 from diffusers.training_utils import compute_snr
 from torch import nn
 
+from mgcc_monai.losses.precision import in_float32
+
 __all__ = ["DiffusionLoss", "min_snr_weight"]
 
 
@@ -50,6 +52,7 @@ class DiffusionLoss(nn.Module):
         self.min_snr_gamma = float(min_snr_gamma)
         self.parts: dict[str, float] = {}
 
+    @in_float32
     def forward(self, pred: torch.Tensor, target: Sequence[torch.Tensor]) -> torch.Tensor:
         """Compute the loss; the unweighted error stands in ``parts`` afterwards.
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 
 import torch
@@ -92,6 +92,17 @@ class MGCC(nn.Module):
         self.main_decoder = Decoder(channels, out_channels)
         self.auxiliary_decoders = nn.ModuleList(Decoder(channels, out_channels) for _ in perturbations)
         self.perturbations = nn.ModuleList(perturbations)
+        self.register_load_state_dict_pre_hook(_complete)
+
+    def complete_state(self, state: Mapping[str, torch.Tensor], prefix: str = "") -> dict[str, torch.Tensor]:
+        """Return a state dict with auxiliary decoders: weights that have none start them as copies of the main one."""
+        complete, auxiliary = dict(state), f"{prefix}auxiliary_decoders."
+        if not any(name.startswith(auxiliary) for name in state):
+            for name in [name for name in state if name.startswith(f"{prefix}main_decoder.")]:
+                for number in range(len(self.auxiliary_decoders)):
+                    rest = name[len(f"{prefix}main_decoder.") :]
+                    complete[f"{auxiliary}{number}.{rest}"] = state[name]
+        return complete
 
     def forward(self, x: torch.Tensor):
         """Segment.
@@ -156,6 +167,10 @@ class MGCC(nn.Module):
             x = block(x if level == 0 else self.pool(x))
             features.append(x)
         return features
+
+
+def _complete(network: MGCC, state: dict[str, torch.Tensor], prefix: str, *_: object) -> None:
+    state.update(network.complete_state(state, prefix))
 
 
 @contextmanager

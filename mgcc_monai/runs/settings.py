@@ -16,7 +16,7 @@ from mgcc_monai import networks
 from mgcc_monai.errors import MGCCError, plain_os_errors, raise_errors
 from mgcc_monai.parse import parse_bool
 from mgcc_monai.runs.config import active_workflow, literal
-from mgcc_monai.weights import check_fits, check_sha256, load_state_dict
+from mgcc_monai.weights import check_fits, check_sha256, load_state_dict, weights_in
 
 __all__ = [
     "build",
@@ -41,13 +41,14 @@ def config_folder() -> str:
 
 
 def bundle_folder() -> str:
-    """Return the folder of the bundle whose config is being run: that above ``configs``."""
+    """Return the folder of the bundle whose config is being run: the nearest above it with ``configs``."""
     folder = Path(config_folder())
-    return str(folder.parent if folder.name == "configs" else folder)
+    above = (parent for parent in (folder, *folder.parents) if (parent / "configs" / "metadata.json").is_file())
+    return str(next(above, folder.parent if folder.name == "configs" else folder))
 
 
 def own_weights(ckpt_sha256: str = "") -> str:
-    """Return the weights of a run's ``inference.json``: ``model.pt`` beside it, wherever the two lie now.
+    """Return the weights beside a run's ``inference.json``, wherever the two lie now.
 
     Args:
         ckpt_sha256: of the weights that the config was written for.
@@ -55,7 +56,7 @@ def own_weights(ckpt_sha256: str = "") -> str:
     Raises:
         MGCCError: when they are missing, or are others.
     """
-    path = Path(config_folder()) / "model.pt"
+    path = weights_in(config_folder())
     if not path.is_file():
         raise MGCCError(
             f"{path}: there is no such file of weights; keep it beside its inference.json, and name that one first in "
@@ -106,7 +107,7 @@ def read_trained(folder: str | Path) -> tuple[torch.nn.Module, dict[str, Any]]:
     Raises:
         MGCCError: when one is missing, or the weights are others than those of the settings, or of another network.
     """
-    weights, file = Path(folder) / "model.pt", Path(folder) / "inference.json"
+    weights, file = weights_in(folder), Path(folder) / "inference.json"
     errors = [
         f"{path}: there is no such file; give --weights the segmentation folder of a finished run."
         for path in (weights, file)

@@ -63,7 +63,8 @@ def chain(config: Any, left_out: tuple[str, ...] = ()) -> list[Any]:
             found.append(transform)
         elif transform["_target_"] not in left_out and transform["keys"] != "label":
             own = {k: v for k, v in transform.items() if k not in ("keys", "allow_missing_keys", "minv", "maxv")}
-            found.append({**own, **({"reader": own["reader"]["_target_"]} if "reader" in own else {})})
+            reader = own.get("reader")
+            found.append({**own, **({"reader": reader["_target_"]} if isinstance(reader, dict) else {})})
     return found
 
 

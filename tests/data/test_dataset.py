@@ -138,3 +138,13 @@ def test_a_leak_is_not_written(dataset):
         write_dataset(dataset, lists, file_name="other.json")
     assert not (dataset / "other.json").exists()
     write_dataset(dataset, lists, file_name="other.json", protocol="published")
+
+
+def test_an_item_without_a_column_of_others_gets_an_empty_text(dataset):
+    _edit(dataset, lambda content: content["training"][0].update(birads="4"))
+    content = json.loads((dataset / "dataset.json").read_text())
+    lists = {name: content[name] for name in ("training", "unlabeled", "validation", "test", "normal")}
+    _edit(dataset, lambda content: content.update(hash=dataset_hash(lists)))
+    read = load_datalist(dataset)
+    assert [item["birads"] for item in read["training"]] == ["4", ""] and read["test"][0]["birads"] == ""
+    assert "label" not in read["unlabeled"][0]

@@ -319,3 +319,13 @@ def test_plain_folders_with_an_index(shared, tmp_path):
         label = np.asarray(Image.open(item.get("label") or item["withheld_label"])) > 0
         np.testing.assert_array_equal(label, np.asarray(Image.open(real / "masks" / row["image"])))
         assert item["class"] == row["class"]
+
+
+def test_an_external_dataset_is_for_testing_alone(busi_tree, tmp_path):
+    prepare(str(busi_tree), str(tmp_path / "out"), protocol="external")
+    dataset = load_datalist(tmp_path / "out")
+    assert not dataset["training"] and not dataset["validation"] and not dataset["unlabeled"]
+    assert len(dataset["test"]) == 30 and len(dataset["normal"]) == 3
+    pixels = np.concatenate([np.asarray(Image.open(item["image"])).ravel() / 255 for item in dataset["test"]])
+    assert dataset["statistics"]["mean"] == pytest.approx(pixels.mean(), abs=0.02)
+    assert not check_dataset(str(tmp_path / "out")).faults

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import pytest
 import torch
 from monai.engines import SupervisedTrainer
@@ -49,3 +51,15 @@ def test_short_steps_stay_as_they_are():
 
 def test_norm_may_come_from_the_command_line():
     assert float(step(100.0, "0.5")[0].norm()) == pytest.approx(0.5, rel=1e-3)
+
+
+def test_with_a_gradient_scaler_it_is_the_real_gradients_that_are_clipped():
+    network = nn.Linear(3, 2)
+    optimizer = torch.optim.SGD(network.parameters(), lr=1.0)
+    scaler = torch.amp.GradScaler("cpu", init_scale=1024.0)
+    before = [weight.detach().clone() for weight in network.parameters()]
+    scaler.scale((100 * network(torch.ones(4, 3))).square().mean()).backward()
+    GradientClipping(network, 0.5)(SimpleNamespace(amp=True, scaler=scaler, optimizer=optimizer))
+    scaler.step(optimizer)
+    moved = [after.detach() - old for after, old in zip(network.parameters(), before)]
+    assert float(torch.cat([one.flatten() for one in moved]).norm()) == pytest.approx(0.5, rel=1e-3)

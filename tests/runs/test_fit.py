@@ -297,7 +297,10 @@ def test_stage_that_ends_without_its_files_is_told(bundle, given):
         ({"qqqqqqqq": 1}, "--qqqqqqqq: .*no such option; leave it out.$"),
         ({"resume": True}, "--resume: 'fit' goes on by itself"),
         ({"max_iterations": 0}, "--max_iterations must be an integer >= 1, got 0"),
-        ({"preset": "smal"}, "--preset smal: there is no such file; give one of paper, .*demo, keep_aspect, small"),
+        (
+            {"preset": "smal"},
+            "--preset smal: there is no such file; give one of paper, .*demo, keep_aspect, medium, small",
+        ),
         ({"method": "nonsense"}, "--method nonsense: .*mgcc, .*supervised"),
         ({"bundle_root": "nowhere"}, r"--bundle_root nowhere: there is no configs/metadata\.json"),
     ],

@@ -172,7 +172,7 @@ def _class_missing(data: Dataset) -> Found:
 
 
 def _empty_list(data: Dataset) -> Found:
-    for name in ("training", "validation"):
+    for name in () if data.content.get("protocol") == "external" else ("training", "validation"):
         if data.content.get(name) == []:
             yield data.file, f"no image in {name}"
 

@@ -14,7 +14,7 @@ from mgcc_monai.errors import MGCCError
 from mgcc_monai.files import sha256
 from mgcc_monai.runs.config import active_parser, active_workflow, literal
 from mgcc_monai.runs.settings import config_folder, network_settings, read_json
-from mgcc_monai.weights import check_fits, check_sha256
+from mgcc_monai.weights import check_fits, check_sha256, weights_in
 
 __all__ = ["check_weights"]
 
@@ -53,7 +53,7 @@ def check_weights(network: torch.nn.Module, path: str, ckpt_sha256: str = "") ->
 
 def _check_origin(path: Path, ckpt_sha256: str) -> None:
     """Check that weights are those that the running config was written for, as far as it says."""
-    own = Path(config_folder()) / "model.pt"
+    own = weights_in(config_folder())
     if ckpt_sha256:
         if path.is_file():
             check_sha256(path, ckpt_sha256)
