@@ -22,6 +22,7 @@ from mgcc_monai.files import sha256, try_writable, write_file
 from mgcc_monai.runs.config import literal
 from mgcc_monai.runs.options import find_bundle, read_options
 from mgcc_monai.runs.settings import network_settings, read_json, read_trained
+from mgcc_monai.weights import weights_in
 
 __all__ = ["NAME", "REQUIRED", "package"]
 
@@ -84,6 +85,10 @@ def package(version: str, output: str, weights: str = "", bundle_root: str = "",
     missing = [f"{root / name}: missing; restore it from the repository." for name in REQUIRED]
     raise_errors([error for name, error in zip(REQUIRED, missing) if not (root / name).is_file()], str(root))
     folder = Path(weights) if weights else root / "models"
+    if weights_in(folder).name != "model.pt":
+        raise MGCCError(
+            f"{weights_in(folder)}: cannot be packed without its training; give a run's segmentation folder."
+        )
     _, settings = read_trained(folder)
     if "resize" not in settings and settings.get("keep_aspect"):
         raise MGCCError(f"{folder / 'inference.json'}: keeps the aspect in the way of version 0.1; train again.")

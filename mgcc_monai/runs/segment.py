@@ -86,7 +86,8 @@ def segment(
             rows[-1]["seconds"] = handler.seconds[image]
     seconds = time.perf_counter() - begun
     print(lesion_table(rows))
-    print(f"\n{len(rows)} images in {seconds:.1f} s, with {found.weights}")
+    count = "1 image" if len(rows) == 1 else f"{len(rows)} images"
+    print(f"\n{count} in {seconds:.1f} s, with {found.weights}")
     print(f"masks and lesions.csv: {output}")
 
 

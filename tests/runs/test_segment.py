@@ -17,6 +17,8 @@ from mgcc_monai.cli import read_arguments
 from mgcc_monai.data.phantom.write import write_phantoms
 from mgcc_monai.errors import MGCCError
 from mgcc_monai.files import sha256
+from mgcc_monai.interop.export import export
+from mgcc_monai.interop.package import package
 from mgcc_monai.runs.find_weights import DEFAULT, find_weights, shipped
 from mgcc_monai.runs.fit import _read_settings
 from mgcc_monai.runs.segment import images_by_folder, segment
@@ -154,3 +156,9 @@ def test_fit_knows_the_shipped_weights_by_name() -> None:
     assert _read_settings({"pretrained": "other.pt"}, BUNDLE)["pretrained"] == "other.pt"
     network = build(json.loads((BREAST / "inference.json").read_text())["network_def"] | {"perturbations": None})
     check_fits(network, read["pretrained"])  # with the auxiliary decoders that they do not have
+
+
+def test_the_shipped_weights_can_be_exported_and_not_packed(tmp_path) -> None:
+    with pytest.raises(MGCCError, match="cannot be packed without its training"):
+        package("0.2.0", str(tmp_path), weights=str(BREAST), bundle_root=str(BUNDLE))
+    assert export(str(BREAST), str(tmp_path / "breast.ts"), "torchscript").is_file()
