@@ -21,7 +21,6 @@ from mgcc_monai.files import sha256, try_writable, write_json
 from mgcc_monai.handlers.preemption import SIGNALS
 from mgcc_monai.lock import check_free, held
 from mgcc_monai.parse import suggest
-from mgcc_monai.runs.find_weights import find_weights, shipped
 from mgcc_monai.runs.options import find_bundle, read_options, wrong_values
 from mgcc_monai.runs.process import run_and_forward
 from mgcc_monai.runs.threads import busy_processors, waiting
@@ -212,8 +211,11 @@ def _read_settings(settings: Mapping[str, Any], root: Path) -> dict[str, Any]:
             value = DefaultParseValue(value)
         read[name] = value
     raise_errors(wrong_values(read, options), "options")
-    if read.get("pretrained") in shipped(root):
-        read["pretrained"] = str(find_weights(read["pretrained"], root).weights)
+    if read.get("pretrained"):
+        from mgcc_monai.runs.find_weights import find_weights, shipped
+
+        if read["pretrained"] in shipped(root):
+            read["pretrained"] = str(find_weights(read["pretrained"], root).weights)
     return read
 
 
