@@ -99,8 +99,10 @@ def _run(
         "datalist": [monai_text(path) for path in paths],
         "dataset_dir": monai_text(os.path.dirname(paths[0]) or "."),
     }
+    own["output_dir"] = monai_text(str(target))
+    metadata = str(root / "configs" / "metadata.json")
     workflow = ConfigWorkflow(
-        str(config), workflow_type="infer", logging_file=False, output_dir=monai_text(str(target)), **own, **options
+        str(config), meta_file=metadata, workflow_type="infer", logging_file=False, **own, **options
     )
     workflow.initialize()
     workflow.run()
