@@ -48,9 +48,8 @@ def write_dataset(
 ) -> Path:
     """Write a dataset file; its images and labels must already be in the folder.
 
-    Missing hashes of items, the classes, the statistics (over ``training`` and ``unlabeled``, or the
-    ``test`` of an ``external`` dataset) and the dataset's hash
-    are computed.
+    Missing hashes of items, the classes, the statistics (over ``training`` and ``unlabeled``, or the ``test`` of an
+    ``external`` dataset) and the dataset's hash are computed.
 
     Args:
         folder: the folder to write to; the items' paths are relative to it.
@@ -62,7 +61,8 @@ def write_dataset(
         The file's path.
 
     Raises:
-        MGCCError: if a group is in two lists under the ``strict`` protocol, or there is no image to train on.
+        MGCCError: if a group is in two lists under the ``strict`` protocol, or there is no image to train on (to
+            evaluate on, in an ``external`` dataset).
         ValueError: if a list name is unknown.
     """
     folder = Path(folder)
@@ -71,11 +71,15 @@ def write_dataset(
     lists = {name: [_complete(folder, item) for item in items_by_list.get(name, [])] for name in ALL_LISTS}
     if not lists["left_out"]:
         del lists["left_out"]
-    of_training = lists["training"] + lists["unlabeled"]
-    if header.get("protocol") == "external":  # nothing is trained on
-        of_training = lists["test"]
-    if not of_training:
-        raise MGCCError(f"{folder}: no image in training or unlabeled; there is nothing to train on")
+    external = header.get("protocol") == "external"
+    measured = lists["test"] if external else lists["training"] + lists["unlabeled"]
+    if not measured:
+        nothing = (
+            "test; there is nothing to evaluate on"
+            if external
+            else "training or unlabeled; there is nothing to train on"
+        )
+        raise MGCCError(f"{folder}: no image in {nothing}")
     content: dict[str, Any] = {
         "name": folder.resolve().name,
         "description": "",
@@ -88,7 +92,7 @@ def write_dataset(
     }
     raise_errors(leaks(Dataset(folder / file_name, content | lists)), str(folder / file_name))
     if "statistics" not in content:
-        content["statistics"] = image_statistics([folder / item["image"] for item in of_training])
+        content["statistics"] = image_statistics([folder / item["image"] for item in measured])
     return write_json(folder / file_name, content | {"hash": dataset_hash(lists)} | lists)
 
 

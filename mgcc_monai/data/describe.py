@@ -47,7 +47,7 @@ def describe(dataset_dir: str) -> str:
     rows += [(name, sum(count.values()), *(count.get(c, 0) for c in classes)) for name, count in counts.items()]
     lines = [f"{row[0]:<12}" + "".join(f"{cell:>12}" for cell in row[1:]) for row in rows]
     if found["left_out"]:
-        lines.append("left_out: unlabelled images that are near-duplicates of validation or test; not trained on")
+        lines.append("left_out: images that are in no list, as they share a group with held-out ones or have no label")
     if dataset["protocol"] == "published":
         lines.append("published: validation and test are the same images, and groups are not kept apart")
     lines.append(f"{found['images']} images in {found['groups']} groups; {found['sharing']} are not alone in theirs")

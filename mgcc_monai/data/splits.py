@@ -167,6 +167,8 @@ def option_faults(label_fraction: Any, protocol: Any, split_seed: Any, **switche
         faults.append(f"label_fraction is {label_fraction!r}; give a number over 0 and up to 1")
     if protocol not in PROTOCOLS:
         faults.append(f"protocol is {protocol!r}; give one of {', '.join(PROTOCOLS)}")
+    if protocol == "external" and (label_fraction != 1 or switches.get("normals_as_unlabeled")):
+        faults.append("protocol external: nothing is trained on; leave label_fraction and normals_as_unlabeled out")
     if isinstance(split_seed, bool) or not isinstance(split_seed, int) or split_seed < 0:
         faults.append(f"split_seed is {split_seed!r}; give a whole number from 0 on")
     faults += [f"{name} is {value!r}; give True or False" for name, value in switches.items() if value not in (0, 1)]

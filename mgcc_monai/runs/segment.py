@@ -20,6 +20,7 @@ from mgcc_monai.errors import MGCCError, plain_os_errors, raise_errors
 from mgcc_monai.evaluation.lesions import LesionTableHandler
 from mgcc_monai.runs.find_weights import find_weights
 from mgcc_monai.runs.options import find_bundle
+from mgcc_monai.runs.preflight.segmentation import check_items
 from mgcc_monai.runs.words import monai_text
 
 __all__ = ["images_by_folder", "lesion_table", "segment"]
@@ -74,11 +75,14 @@ def segment(
     options: dict[str, Any] = {"save_overlay": overlay, "save_prob": prob, "overwrite": overwrite, "crop": crop}
     options |= {"output_ext": f".{format}", "ckpt_path": monai_text(str(found.weights))}
     options |= {} if threshold is None else {"threshold": threshold}
-    options |= {"device": f"$torch.device('{device}')"} if device else {}
+    options |= {"device": device} if device else {}
     _tell_one_line()
     begun, rows = time.perf_counter(), []
-    for folder, images in groups.items():
-        paths = [str(one) for one in frames_of(images, frame)]
+    frames = {folder: [str(one) for one in frames_of(images, frame)] for folder, images in groups.items()}
+    if len(frames) > 1:  # each folder is checked before its first mask; so are all of them before that of the first
+        items = [{"image": one} for paths in frames.values() for one in paths]
+        raise_errors(check_items(items, crop), "images to segment")
+    for folder, paths in frames.items():
         target = Path(output) / folder
         handler = _run(root, found.config, paths, target, options)
         for image in sorted(handler.lesions):

@@ -329,3 +329,6 @@ def test_an_external_dataset_is_for_testing_alone(busi_tree, tmp_path):
     pixels = np.concatenate([np.asarray(Image.open(item["image"])).ravel() / 255 for item in dataset["test"]])
     assert dataset["statistics"]["mean"] == pytest.approx(pixels.mean(), abs=0.02)
     assert not check_dataset(str(tmp_path / "out")).faults
+    for option in ({"label_fraction": 0.5}, {"normals_as_unlabeled": True}):
+        with pytest.raises(MGCCError, match="nothing is trained on"):
+            prepare(str(busi_tree), str(tmp_path / "other"), protocol="external", **option)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import re
 import shutil
 from pathlib import Path
 
@@ -98,10 +99,13 @@ def test_paths_are_files_folders_and_patterns(scans, tmp_path) -> None:
 
 
 def test_an_image_that_cannot_be_read_is_named_and_nothing_is_written(scans, tmp_path) -> None:
-    (tmp_path / "bad.png").write_bytes((scans / "a.png").read_bytes()[:200])
+    shutil.copytree(scans, tmp_path / "in")
+    (tmp_path / "in" / "deeper" / "bad.png").write_bytes((scans / "a.png").read_bytes()[:200])
     with pytest.raises(MGCCError, match="bad.png"):
-        segment([str(scans / "a.png"), str(tmp_path / "bad.png")], str(tmp_path / "out"))
-    assert not list((tmp_path / "out").glob("*")) if (tmp_path / "out").exists() else True
+        segment([str(tmp_path / "in" / "a.png"), str(tmp_path / "in" / "deeper" / "bad.png")], str(tmp_path / "out"))
+    with pytest.raises(MGCCError, match="bad.png"):
+        segment([str(tmp_path / "in")], str(tmp_path / "out"), recursive=True)
+    assert not list(tmp_path.glob("out/**/*.*"))
 
 
 @pytest.mark.parametrize(
@@ -124,6 +128,8 @@ def test_the_shipped_weights_are_listed_small_and_described(tmp_path, monkeypatc
     assert settings["ckpt_sha256"] == sha256(BREAST / "model.safetensors")
     assert (BREAST / "model.safetensors").stat().st_size < 25e6
     assert sum(path.stat().st_size for path in (BREAST / "generator").rglob("*")) < 25e6
+    for path in BREAST.rglob("*.json"):
+        assert not re.search(r'"(/|[A-Z]:\\|file:)', path.read_text()), f"{path} has a path of one machine"
     card = (BREAST / "README.md").read_text()
     assert "Gómez-Flores" in card and "without limitation" in (BREAST / "LICENSE-BUS-BRA.txt").read_text()
     monkeypatch.chdir(tmp_path)
