@@ -12,7 +12,7 @@ import torch
 
 from benchmarks.measure import Row, machine, matmul_rate
 
-QUESTIONS = ("step", "inference", "stage1", "data", "startup", "compiled")
+QUESTIONS = ("step", "allocator", "inference", "stage1", "data", "startup", "compiled")
 RESULTS = Path(__file__).with_name("results.json")
 
 

@@ -11,6 +11,7 @@ __version__ = "0.2.0"
 __getattr__, __dir__, __all__ = lazy_loader.attach(
     __name__,
     submodules=[
+        "allocator",
         "data",
         "distributed",
         "evaluation",

@@ -5,8 +5,7 @@ gamma and scanner hardly matter. A window of it is correlated with every shifted
 of every other image. The score of a pair is the highest correlation found. Pairs at or above the threshold are joined.
 
 Candidates are found first: every second shift, by the correlation of the windows' 64 leading principal components, at
-a low bar. On BUSI the pairs below score at least 0.73 there, and 1.6 candidates pass per pair; they alone are compared
-in full.
+a low bar. On BUSI the pairs below score at least 0.73 there; 1.6 candidates pass per pair and are compared in full.
 
 Measured on 622 BUSI images (256 x 256) against a reference list of 177 pairs, counting pairs within joined groups:
 
@@ -14,16 +13,13 @@ Measured on 622 BUSI images (256 x 256) against a reference list of 177 pairs, c
     precision      0.731  0.941  0.967  0.967  0.973  0.972  0.983  0.994
     recall         1.000  1.000  1.000  1.000  1.000  0.989  0.989  0.960
 
-At 0.75 there are 6 more pairs than in the reference, and by eye all 6 are correct: two are the same frame in another
-crop (benign 213 and 253, malignant 11 and 113), four are neighbouring frames of one lesion or region (malignant 85 and
-86, 27 and 28; benign 125 and 126; normal 9 and 10). Counting these, precision and recall are 1.000 from 0.72 to 0.76.
-The lowest true pair scores 0.774, the highest pair not joined 0.719. Pairs between 0.65 and 0.72 are mostly other views
-of the same patient; only a list of patients can join them reliably.
+At 0.75 there are 6 more pairs than in the reference, and by eye all 6 are correct: two are one frame in another crop,
+four neighbouring frames. Counting these, precision and recall are 1.000 from 0.72 to 0.76. Pairs between 0.65 and 0.72
+are mostly other views of the same patient; only a list of patients can join them reliably.
 Of 150 planted copies per kind, all were found after: half size, other aspect, brightness, gamma 0.5 and 2, JPEG at
 quality 20, crops of 5 and 10 % per side, a fifth cut from one side, burned-in calipers, both flips; and crop, calipers,
 gamma and JPEG combined. After a shift by 6 % of the width and 4 % of the height, 98.7 % were found.
-Without the cut to the lit part, the screen around the images of DDTI joined 289 of 335; with it 8 pairs are left, and
-the pairs of BUSI and BUS-BRA are the same. Time and memory: see docs/performance.md.
+Without the cut to the lit part, the screen around the images of DDTI joined 289 of 335; with it 8 pairs are left.
 """
 
 from __future__ import annotations
@@ -189,7 +185,7 @@ def duplicate_pairs(
         Index pairs (i, j), i < j, sorted.
 
     Raises:
-        ValueError: if the threshold is so low that candidates would be missed.
+        ValueError: for another threshold.
     """
     if not _CANDIDATE < threshold <= 1:
         raise ValueError(f"duplicates need a threshold over {_CANDIDATE} and up to 1, got {threshold}.")
@@ -208,11 +204,16 @@ def duplicate_pairs(
         codes = np.concatenate([*pool.map(lambda rows: _code(_centre(thumbnails.read(rows)), basis), blocks)])
 
         def propose(rows: range) -> list[tuple[int, int]]:
-            best = np.zeros((len(rows), count), np.float32)
-            for windows in _variants(_maps(thumbnails.read(rows)), step=2):
-                np.maximum(best, _code(windows, basis) @ codes.T, out=best)
-            best[side[rows.start : rows.stop, None] == side[None]] = 0
-            return [(rows[i], int(j)) for i, j in np.argwhere(best >= _CANDIDATE)]
+            moved = [_code(windows, basis) for windows in _variants(_maps(thumbnails.read(rows)), step=2)]
+            found = []
+            for first in range(0, count, 8 * _BLOCK):  # so memory does not grow with the count
+                part = codes[first : first + 8 * _BLOCK].T
+                best = np.zeros((len(rows), part.shape[1]), np.float32)
+                for code in moved:
+                    np.maximum(best, code @ part, out=best)
+                best[side[rows.start : rows.stop, None] == side[None, first : first + 8 * _BLOCK]] = 0
+                found += [(rows[i], first + int(j)) for i, j in np.argwhere(best >= _CANDIDATE)]
+            return found
 
         proposed = {(min(pair), max(pair)) for pairs in pool.map(propose, blocks) for pair in pairs}
         both = sorted({*proposed, *((j, i) for i, j in proposed)})
@@ -247,8 +248,7 @@ def duplicate_groups(images: Thumbnails | Sequence[np.ndarray | str | Path], thr
     """Label each image with its group of near-duplicates; an image without any is its own group.
 
     Args:
-        images: uint8 HW arrays or paths, or their thumbnails, N of them.
-        threshold: the minimum score of a duplicate, over 0.6 and up to 1.
+        images, threshold: as for :func:`duplicate_pairs`, N images.
 
     Returns:
         N labels, numbered from 0 in the order of the images.

@@ -24,6 +24,7 @@ from mgcc_monai.gate.features import (
 __all__ = ["Decision", "QualityGate", "image_scores", "too_few"]
 
 _LEAST = 10  # training images, below which no limit can be set
+_BLOCK = 512  # images compared at a time
 
 
 def too_few(training: int, copied: int = 0) -> list[str]:
@@ -53,6 +54,17 @@ def image_scores(images: Tensor) -> dict[str, Tensor]:
         "coarse_structure": 10 * power[:, 0].log10().cpu(),
         "fine_detail": 10 * (power[:, 2] + power[:, 3]).log10().cpu(),
     }
+
+
+def _nearest(a: Tensor, b: Tensor, source: Tensor | None = None) -> Tensor:
+    """Distance of each row of (N, D) to the nearest of (M, D), but those of the same ``source``: (N,)."""
+    found = []
+    for rows in torch.arange(len(a)).split(_BLOCK):
+        apart = distances(a[rows], b)
+        if source is not None:
+            apart[source[rows, None] == source] = float("inf")
+        found.append(apart.min(dim=1).values)
+    return torch.cat(found)
 
 
 class Decision(NamedTuple):
@@ -121,10 +133,8 @@ class QualityGate:
             )
         found = [extract(network, part) for part in seen]
         known = standardise(torch.cat(found), found[0])
-        apart = distances(known, known)
-        source = torch.arange(len(images)).repeat(len(seen))
-        apart[source[:, None] == source] = float("inf")  # each image without itself and its reconstruction
-        nearest = apart.min(dim=1).values
+        source = torch.arange(len(images)).repeat(len(seen))  # each image without itself and its reconstruction
+        nearest = _nearest(known, known, source)
         spread = nearest.median().item()
         if not spread > 0:
             raise MGCCError(*too_few(len(images), len(images)))
@@ -154,7 +164,7 @@ class QualityGate:
         if not len(images):
             return []
         features = standardise(extract(self.network, images), self.origin)
-        distance = distances(features, self.features).min(dim=1).values / self.spread
+        distance = _nearest(features, self.features) / self.spread
         scores = image_scores(images) | {"distance": distance}
         decisions = []
         for values in torch.stack(list(scores.values()), dim=1).tolist():

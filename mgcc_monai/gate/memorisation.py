@@ -252,9 +252,11 @@ def audit(
             f"threshold {threshold:.3f}), so nothing may be shared; train the autoencoder until its reconstructions "
             "are like the images, and check that no held-out image is a near-duplicate of a training image"
         )
-    found = correlations(generated, training) if len(generated) else torch.zeros(0, len(training))
-    highest, index = found.max(dim=1)
-    rows = zip(highest.tolist(), index.tolist(), (highest > threshold).tolist())
+    rows, copied = [], torch.zeros(len(training), dtype=torch.bool)
+    for block in generated.split(_BLOCK) if len(generated) else ():
+        found = correlations(block, training).cpu()
+        copied |= (found > threshold).any(dim=0)
+        rows += [(value, near, value > threshold) for value, near in zip(*(part.tolist() for part in found.max(dim=1)))]
     result = {
         "method": "local-contrast correlation at 32 x 32 with flips and shifts of 6/128",
         "threshold": threshold,
@@ -262,9 +264,9 @@ def audit(
         "calibration_images": len(heldout),
         "expected_false_positive_rate": max(1 - PERCENTILE / 100, 1 / (len(heldout) + 1)),
         "generated": len(generated),
-        "copies_generated": int((highest > threshold).sum()),
+        "copies_generated": sum(flagged for *_, flagged in rows),
         "training": len(training),
-        "copied_training_images": int((found > threshold).any(dim=0).sum()),
+        "copied_training_images": int(copied.sum()),
         "planted": min(len(training), _PLANTED),
         "recall": recall,
         "least_recall": LEAST_RECALL,

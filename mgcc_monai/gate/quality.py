@@ -35,6 +35,7 @@ _COMPONENTS = 32  # of the features' leading components at most, for the FID
 _DRAWS = 10  # random draws for figures that depend on the number of images
 _SUBSETS = 100  # random subsets for the interval of the KID
 _LEAST = 10  # images of a kind, below which nothing is said
+_BLOCK = 512  # images compared at a time
 
 
 def _check_pair(a: Tensor, b: Tensor) -> None:
@@ -60,9 +61,14 @@ def kid(a: Tensor, b: Tensor) -> float:
     a, b = a.double(), b.double()
     inside = 0.0
     for x in (a, b):
-        kernel = (x @ x.T / x.shape[1] + 1) ** 3
-        inside += ((kernel.sum() - kernel.trace()) / (len(x) * (len(x) - 1))).item()
-    return inside - 2 * ((a @ b.T / a.shape[1] + 1) ** 3).mean().item()
+        with_itself = ((x.square().sum(dim=1) / x.shape[1] + 1) ** 3).sum().item()
+        inside += (_kernel_sum(x, x) - with_itself) / (len(x) * (len(x) - 1))
+    return inside - 2 * _kernel_sum(a, b) / (len(a) * len(b))
+
+
+def _kernel_sum(a: Tensor, b: Tensor) -> float:
+    """Sum of the kernel over all pairs, some rows at a time: memory grows with their number, not with its square."""
+    return sum(((rows @ b.T / b.shape[1] + 1) ** 3).sum().item() for rows in a.split(_BLOCK))
 
 
 def _components(count: int) -> int:

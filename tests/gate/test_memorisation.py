@@ -109,9 +109,15 @@ def test_sizes_may_differ_and_even_images_are_like_none(training: Tensor) -> Non
 
 
 def test_blocks_change_nothing(training: Tensor, heldout: Tensor, monkeypatch: pytest.MonkeyPatch) -> None:
-    whole = correlations(heldout[:7], training[:9])
+    generated = torch.cat([training[:3], heldout[:6], training[1:2]])
+    whole = correlations(heldout[:7], training[:9]), audit(generated, training, heldout, lossy)
     monkeypatch.setattr(memorisation, "_BLOCK", 4)
-    torch.testing.assert_close(correlations(heldout[:7], training[:9]), whole)
+    torch.testing.assert_close(correlations(heldout[:7], training[:9]), whole[0])
+    report = audit(generated, training, heldout, lossy)
+    for one, other in zip(report.pop("images"), whole[1].pop("images"), strict=True):
+        assert one == pytest.approx(other, abs=1e-5)
+    assert report == whole[1] | {"threshold": pytest.approx(whole[1]["threshold"], abs=1e-5)}
+    assert report["copies_generated"] == 4 and report["copied_training_images"] == 3
 
 
 def test_the_threshold_is_exceeded_by_one_in_twenty(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -14,6 +14,7 @@ from skimage.metrics import structural_similarity
 from torch import Tensor
 
 from mgcc_monai.errors import MGCCError
+from mgcc_monai.gate import limits, quality
 from mgcc_monai.gate.features import ScatteringFeatures
 from mgcc_monai.gate.limits import QualityGate, image_scores
 from mgcc_monai.gate.quality import assess, fid, kid, precision_recall, ssim_diversity
@@ -65,6 +66,23 @@ def test_kid_is_the_double_loop_of_its_definition() -> None:
     between = sum(kernel(x, y) for x in a for y in b) / (7 * 5)
     assert kid(a, b) == pytest.approx(inside - 2 * between)
     assert kid(a, b) == pytest.approx(kid(b, a))
+
+
+def test_blocks_change_nothing(training: Tensor, heldout: Tensor, monkeypatch: pytest.MonkeyPatch) -> None:
+    def lossy(images: Tensor) -> Tensor:
+        return (images + 0.02).clamp(0, 1)
+
+    def figures() -> tuple:
+        gate = QualityGate.fit(training, lossy)
+        return kid(normal(70, 3, 0), normal(50, 3, 1)), gate.limits, [one.scores for one in gate.decide(heldout[:9])]
+
+    whole = figures()
+    for module in (limits, quality):
+        monkeypatch.setattr(module, "_BLOCK", 7)
+    value, intervals, scores = figures()
+    assert value == pytest.approx(whole[0], abs=1e-12)
+    assert intervals == {name: pytest.approx(interval) for name, interval in whole[1].items()}
+    assert scores == [pytest.approx(one) for one in whole[2]]
 
 
 def test_kid_is_unbiased_about_zero_and_grows_with_the_difference() -> None:
