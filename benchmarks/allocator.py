@@ -15,6 +15,7 @@ from benchmarks.measure import Row
 
 _CODE = """import sys, time, json, resource, torch
 from benchmarks.plain import Step, mgcc
+from benchmarks.stage1 import autoencoder_step, denoiser_step
 from mgcc_monai.allocator import keep_memory
 from statistics import median
 torch.set_num_threads({threads})
@@ -30,7 +31,9 @@ for _ in range({repeats}):
 print(json.dumps([median(seconds), resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024]))"""
 
 _TASKS = {
-    "training step at 256 x 256": "call = Step(mgcc(auxiliary_per_step=1), side=256)",
+    "autoencoder step, memory": "call = autoencoder_step()",
+    "denoiser step, memory": "call = denoiser_step()",
+    "training step at 256 x 256, memory": "call = Step(mgcc(auxiliary_per_step=1), side=256)",
     "segmenting 16 of 256 x 256, memory": """network, images = mgcc().eval(), torch.randn(16, 1, 256, 256)
 call = torch.no_grad()(lambda: network(images))""",
 }

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import copy
-
 import diffusers
 import torch
 from monai.losses import SSIMLoss
@@ -40,50 +38,65 @@ def _trainer(network, loss, inputs, target, amp=False):
     return step
 
 
-def measure(device: str, repeats: int, rate: float) -> list[Row]:
-    """Time the steps and the sampling."""
-    torch.manual_seed(0)
+def _vae() -> diffusers.AutoencoderKL:
     levels = {"down_block_types": ("DownEncoderBlock2D",) * 2, "up_block_types": ("UpDecoderBlock2D",) * 2}
     vae = diffusers.AutoencoderKL(
         4, 4, **levels, block_out_channels=(32, 64), latent_channels=8, norm_num_groups=8, mid_block_add_attention=False
     )
-    image = torch.rand(8, 1, 64, 64, device=device) * 2 - 1
     vae.register_to_config(latents_mean=[0.0] * 8, latents_std=[1.0] * 8)
-    autoencoders = [Autoencoder(copy.deepcopy(vae)).to(device).train() for _ in range(3)]
-    found = rows(
-        "autoencoder step",
-        {
-            "plain": _trainer(plain(autoencoders[0]), _PublishedSSIM(), [image], image),
-            "fused upsampling, SSIM by matrix products": _trainer(autoencoders[1], AutoencoderLoss(), [image], image),
-            "+ bfloat16": _trainer(autoencoders[2], AutoencoderLoss(), [image], image, amp=True),
-        },
-        repeats,
-        rate,
-    )
-    unet = diffusers.UNet2DModel(
+    return vae
+
+
+def _unet() -> diffusers.UNet2DModel:
+    return diffusers.UNet2DModel(
         32, 8, 8, layers_per_block=1, block_out_channels=(64, 128, 192), num_class_embeds=3,
         down_block_types=("DownBlock2D", "DownBlock2D", "AttnDownBlock2D"),
         up_block_types=("AttnUpBlock2D", "UpBlock2D", "UpBlock2D"),
     )  # fmt: skip
+
+
+def autoencoder_step(change=lambda network: network, loss=None, device: str = "cpu", amp: bool = False):
+    """Return a call that trains the autoencoder for one step."""
+    torch.manual_seed(0)
+    network = change(Autoencoder(_vae()).to(device).train())
+    image = torch.rand(8, 1, 64, 64, device=device) * 2 - 1
+    return _trainer(network, loss or AutoencoderLoss(), [image], image, amp)
+
+
+def denoiser_step(change=lambda network: network, device: str = "cpu", amp: bool = False):
+    """Return a call that trains the denoiser for one step."""
+    torch.manual_seed(0)
+    network = change(Denoiser(_unet()).to(device).train())
     latents = torch.randn(16, 8, 32, 32, device=device)
     steps, classes = torch.randint(0, 1000, (16,), device=device), torch.randint(0, 3, (16,), device=device)
-    scheduler = diffusers.DDPMScheduler(prediction_type="v_prediction")
+    loss = DiffusionLoss(diffusers.DDPMScheduler(prediction_type="v_prediction"))
+    return _trainer(network, lambda out, goal: loss(out, [goal, steps]), [latents, steps, classes], latents, amp)
 
-    def denoising(network: nn.Module, amp: bool = False):
-        loss = DiffusionLoss(scheduler)
-        return _trainer(network, lambda out, goal: loss(out, [goal, steps]), [latents, steps, classes], latents, amp)
 
-    denoisers = [Denoiser(copy.deepcopy(unet)).to(device).train() for _ in range(3)]
-    found += rows(
-        "denoiser step",
+def measure(device: str, repeats: int, rate: float) -> list[Row]:
+    """Time the steps and the sampling."""
+    found = rows(
+        "autoencoder step",
         {
-            "plain": denoising(plain(denoisers[0])),
-            "fused upsampling": denoising(denoisers[1]),
-            "+ bfloat16": denoising(denoisers[2], amp=True),
+            "plain": autoencoder_step(plain, _PublishedSSIM(), device),
+            "fused upsampling, SSIM by matrix products": autoencoder_step(device=device),
+            "+ bfloat16": autoencoder_step(device=device, amp=True),
         },
         repeats,
         rate,
     )
+    found += rows(
+        "denoiser step",
+        {
+            "plain": denoiser_step(plain, device),
+            "fused upsampling": denoiser_step(device=device),
+            "+ bfloat16": denoiser_step(device=device, amp=True),
+        },
+        repeats,
+        rate,
+    )
+    vae, unet = _vae(), _unet()
+    scheduler = diffusers.DDPMScheduler(prediction_type="v_prediction")
     solver = diffusers.DPMSolverMultistepScheduler.from_config(scheduler.config)
     pipe = LatentDiffusionPipeline(vae, unet, solver, classes=["a", "b"], image_size=[128, 128]).to(device)
     pipe.set_progress_bar_config(disable=True)

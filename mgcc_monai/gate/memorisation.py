@@ -256,7 +256,8 @@ def audit(
     for block in generated.split(_BLOCK) if len(generated) else ():
         found = correlations(block, training).cpu()
         copied |= (found > threshold).any(dim=0)
-        rows += [(value, near, value > threshold) for value, near in zip(*(part.tolist() for part in found.max(dim=1)))]
+        highest, index = found.max(dim=1)
+        rows += zip(highest.tolist(), index.tolist(), (highest > threshold).tolist())
     result = {
         "method": "local-contrast correlation at 32 x 32 with flips and shifts of 6/128",
         "threshold": threshold,
