@@ -1,9 +1,10 @@
 """How many labels the shipped weights spare: ``python -m benchmarks.few_labels --dataset_dir DATA``.
 
 For each seed the dataset is split anew, 25, 50 and 100 training images keep their labels, and two segmenters learn from
-these alone: one from scratch, by 400 iterations of the preset small, and one from the weights `breast`, by 60 iterations
-of `few_labels.yaml`, which take about the same time. Both are supervised, main decoder alone, and evaluated on the same test
-list, as are the weights as they are shipped. Runs go on side by side, a thread each; finished ones are not repeated.
+these alone: one from scratch, by 400 iterations of the preset small, and one from the weights `breast`, by 60
+iterations of `few_labels.yaml`, which take about the same time. Both are supervised, main decoder alone. They and the
+weights as they are shipped are evaluated on the same test list. Runs go on side by side, a thread each; finished ones
+are not repeated.
 """
 
 from __future__ import annotations
