@@ -8,13 +8,13 @@ import sys
 
 import pytest
 
-# pages that the system clears while convolutions whose tensors take 16 MB each run again, the fewest of 8 times
+# pages that the system clears while convolutions whose tensors take 42 MB each run again, the fewest of 8 times
 CODE = """import resource, torch
 from mgcc_monai.allocator import keep_memory
 print(keep_memory() if {keep} else None)
 torch.manual_seed(0)
 layers = torch.nn.Sequential(*[torch.nn.Conv2d(8, 8, 3, padding=1) for _ in range(6)]).requires_grad_(False)
-image = torch.randn(8, 8, 256, 256)
+image = torch.randn(20, 8, 256, 256)
 pages = []
 for _ in range(8):
     before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
