@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 __all__ = [
     "BANDS",
+    "BLOCK",
     "DIRECTIONS",
     "SIDE",
     "ScatteringFeatures",
@@ -30,6 +31,7 @@ __all__ = [
     "to_side",
 ]
 
+BLOCK = 512  # images compared at a time: memory grows with the number of images, not with its square
 SIDE = 128  # pixels: the square that images are brought to before they are compared
 BANDS = ((0.02, 0.1), (0.1, 0.2), (0.2, 0.3), (0.3, 0.5))  # cycles a pixel
 DIRECTIONS = ("all", "axial", "lateral")  # along the beam, which runs down the image, and across it

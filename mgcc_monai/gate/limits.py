@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from mgcc_monai.errors import MGCCError, raise_errors
 from mgcc_monai.gate.features import (
+    BLOCK,
     ScatteringFeatures,
     band_power,
     check_images,
@@ -24,7 +25,6 @@ from mgcc_monai.gate.features import (
 __all__ = ["Decision", "QualityGate", "image_scores", "too_few"]
 
 _LEAST = 10  # training images, below which no limit can be set
-_BLOCK = 512  # images compared at a time
 
 
 def too_few(training: int, copied: int = 0) -> list[str]:
@@ -59,7 +59,7 @@ def image_scores(images: Tensor) -> dict[str, Tensor]:
 def _nearest(a: Tensor, b: Tensor, source: Tensor | None = None) -> Tensor:
     """Distance of each row of (N, D) to the nearest of (M, D), but those of the same ``source``: (N,)."""
     found = []
-    for rows in torch.arange(len(a)).split(_BLOCK):
+    for rows in torch.arange(len(a)).split(BLOCK):
         apart = distances(a[rows], b)
         if source is not None:
             apart[source[rows, None] == source] = float("inf")

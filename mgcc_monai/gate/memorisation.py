@@ -39,7 +39,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from mgcc_monai.errors import MGCCError, raise_errors
-from mgcc_monai.gate.features import SIDE, check_images, to_side
+from mgcc_monai.gate.features import BLOCK, SIDE, check_images, to_side
 
 __all__ = [
     "PERCENTILE",
@@ -58,7 +58,6 @@ LEAST_RECALL = 0.95
 _SHIFT = 3  # cells of 64, each 2 pixels of 128
 _MEAN, _DEVIATION = 6.0, 8.0  # standard deviations of the Gaussians of the local mean and deviation, cells of 64
 _EVEN = 0.02  # added to the local deviation: darkness and noise below it do not count
-_BLOCK = 512  # images compared at a time: memory grows with the number of images, not with its square
 _LEAST = 5  # held-out images, below which there is no threshold
 _PLANTED = 100  # training images at most whose copies are planted, for each kind
 _KINDS = ("lossy", "flipped", "shifted", "brightened")
@@ -105,9 +104,9 @@ def correlations(images: Tensor, references: Tensor) -> Tensor:
     Returns:
         (N, M), in [-1, 1].
     """
-    centre = torch.cat([_window(_detail(block), _SHIFT, _SHIFT) for block in images.split(_BLOCK)])
+    centre = torch.cat([_window(_detail(block), _SHIFT, _SHIFT) for block in images.split(BLOCK)])
     found = []
-    for block in references.split(_BLOCK):
+    for block in references.split(BLOCK):
         best = centre.new_full((len(centre), len(block)), -1.0)
         for detail in (_detail(block), _detail(block.flip(-1))):
             for top in range(2 * _SHIFT + 1):
@@ -253,7 +252,7 @@ def audit(
             "are like the images, and check that no held-out image is a near-duplicate of a training image"
         )
     rows, copied = [], torch.zeros(len(training), dtype=torch.bool)
-    for block in generated.split(_BLOCK) if len(generated) else ():
+    for block in generated.split(BLOCK) if len(generated) else ():
         found = correlations(block, training).cpu()
         copied |= (found > threshold).any(dim=0)
         highest, index = found.max(dim=1)

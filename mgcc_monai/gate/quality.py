@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from mgcc_monai.errors import MGCCError
 from mgcc_monai.gate.features import (
+    BLOCK,
     DIRECTIONS,
     ScatteringFeatures,
     check_images,
@@ -35,7 +36,6 @@ _COMPONENTS = 32  # of the features' leading components at most, for the FID
 _DRAWS = 10  # random draws for figures that depend on the number of images
 _SUBSETS = 100  # random subsets for the interval of the KID
 _LEAST = 10  # images of a kind, below which nothing is said
-_BLOCK = 512  # images compared at a time
 
 
 def _check_pair(a: Tensor, b: Tensor) -> None:
@@ -68,7 +68,7 @@ def kid(a: Tensor, b: Tensor) -> float:
 
 def _kernel_sum(a: Tensor, b: Tensor) -> float:
     """Sum of the kernel over all pairs, some rows at a time: memory grows with their number, not with its square."""
-    return sum(((rows @ b.T / b.shape[1] + 1) ** 3).sum().item() for rows in a.split(_BLOCK))
+    return sum(((rows @ b.T / b.shape[1] + 1) ** 3).sum().item() for rows in a.split(BLOCK))
 
 
 def _components(count: int) -> int:

@@ -111,7 +111,7 @@ def test_sizes_may_differ_and_even_images_are_like_none(training: Tensor) -> Non
 def test_blocks_change_nothing(training: Tensor, heldout: Tensor, monkeypatch: pytest.MonkeyPatch) -> None:
     generated = torch.cat([training[:3], heldout[:6], training[1:2]])
     whole = correlations(heldout[:7], training[:9]), audit(generated, training, heldout, lossy)
-    monkeypatch.setattr(memorisation, "_BLOCK", 4)
+    monkeypatch.setattr(memorisation, "BLOCK", 4)
     torch.testing.assert_close(correlations(heldout[:7], training[:9]), whole[0])
     report = audit(generated, training, heldout, lossy)
     for one, other in zip(report.pop("images"), whole[1].pop("images"), strict=True):

@@ -78,7 +78,7 @@ def test_blocks_change_nothing(training: Tensor, heldout: Tensor, monkeypatch: p
 
     whole = figures()
     for module in (limits, quality):
-        monkeypatch.setattr(module, "_BLOCK", 7)
+        monkeypatch.setattr(module, "BLOCK", 7)
     value, intervals, scores = figures()
     assert value == pytest.approx(whole[0], abs=1e-12)
     assert intervals == {name: pytest.approx(interval) for name, interval in whole[1].items()}
