@@ -197,16 +197,19 @@ def band_power(images: Tensor, direction: str = "all") -> Tensor:
     Returns:
         (B, 4), float64.
     """
-    images = check_images(images)[:, 0].double()
+    images = check_images(images)[:, 0]
     height, width = images.shape[1:]
-    window = torch.hann_window(height).double()[:, None] * torch.hann_window(width).double()
-    spectrum = torch.fft.fft2((images - images.mean(dim=(1, 2), keepdim=True)) * window.to(images.device)).abs() ** 2
-    spectrum = spectrum / (height * width) ** 2 / window.square().mean()
+    window = (torch.hann_window(height).double()[:, None] * torch.hann_window(width).double()).to(images.device)
     down, across = torch.fft.fftfreq(height)[:, None].abs(), torch.fft.fftfreq(width).abs()
     radius = (down**2 + across**2).sqrt()
     used = {"all": radius >= 0, "axial": down >= across, "lateral": down < across}[direction]
     bands = [(used & (radius >= low) & (radius < high)).to(images.device) for low, high in BANDS]
-    return torch.stack([spectrum[:, band].sum(dim=1) for band in bands], dim=1)
+    found = []
+    for batch in map(Tensor.double, images.split(32)):
+        spectrum = torch.fft.fft2((batch - batch.mean(dim=(1, 2), keepdim=True)) * window).abs() ** 2
+        spectrum = spectrum / (height * width) ** 2 / window.square().mean()
+        found.append(torch.stack([spectrum[:, band].sum(dim=1) for band in bands], dim=1))
+    return torch.cat(found)
 
 
 def power_bands(images: Tensor, direction: str = "all") -> dict[str, float]:
@@ -287,8 +290,11 @@ def speckle_statistics(images: Tensor) -> dict[str, float | None]:
     deviation = (F.avg_pool2d(images.square(), _WINDOW).flatten() - mean.square()).clamp_min(0).sqrt()
     usable = (mean > 0.05) & (deviation > 1e-4)
     result = {"snr": (mean[usable] / deviation[usable]).median().item() if usable.any() else None}
-    correlation = torch.cat([_autocorrelation(batch) for batch in images.split(32)])
-    if not len(correlation):
+    total, count = 0.0, 0
+    for batch in images.split(32):
+        found = _autocorrelation(batch)
+        total, count = total + found.sum(dim=0), count + len(found)
+    if not count:
         return result | {"width_x": None, "width_y": None}
-    correlation = correlation.mean(dim=0)
+    correlation = total / count
     return result | {"width_x": _half_width(correlation[0]), "width_y": _half_width(correlation[:, 0])}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -11,16 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from mgcc_monai.errors import MGCCError, raise_errors
-from mgcc_monai.gate.features import (
-    BLOCK,
-    ScatteringFeatures,
-    band_power,
-    check_images,
-    distances,
-    extract,
-    standardise,
-    to_side,
-)
+from mgcc_monai.gate.features import BLOCK, ScatteringFeatures, band_power, check_images, extract, standardise, to_side
 
 __all__ = ["Decision", "QualityGate", "image_scores", "too_few"]
 
@@ -60,11 +51,17 @@ def _nearest(a: Tensor, b: Tensor, source: Tensor | None = None) -> Tensor:
     """Distance of each row of (N, D) to the nearest of (M, D), but those of the same ``source``: (N,)."""
     found = []
     for rows in torch.arange(len(a)).split(BLOCK):
-        apart = distances(a[rows], b)
+        apart = torch.cdist(a[rows], b)
         if source is not None:
             apart[source[rows, None] == source] = float("inf")
-        found.append(apart.min(dim=1).values)
+        found.append((a[rows] - b[apart.argmin(dim=1)]).norm(dim=1))  # again, without cancellation
     return torch.cat(found)
+
+
+def _measure(network: nn.Module, batches: Iterable[Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
+    """Features and scores of images that come batch by batch."""
+    found, scores = zip(*((extract(network, batch), image_scores(batch)) for batch in batches), strict=True)
+    return torch.cat(found), {name: torch.cat([part[name] for part in scores]) for name in scores[0]}
 
 
 class Decision(NamedTuple):
@@ -126,20 +123,20 @@ class QualityGate:
         """
         raise_errors(too_few(len(images)))
         network = ScatteringFeatures() if network is None else network
-        seen = [images]
+        batches = images.split(32)
+        seen = [_measure(network, batches)]
         if reconstruct is not None:
-            seen.append(
-                torch.cat([reconstruct(batch).detach().float().cpu().clamp(0, 1) for batch in images.split(32)])
-            )
-        found = [extract(network, part) for part in seen]
-        known = standardise(torch.cat(found), found[0])
+            rebuilt = (reconstruct(batch).detach().float().cpu().clamp(0, 1) for batch in batches)
+            seen.append(_measure(network, rebuilt))
+        origin = seen[0][0]
+        known = standardise(torch.cat([features for features, _ in seen]), origin)
         source = torch.arange(len(images)).repeat(len(seen))  # each image without itself and its reconstruction
         nearest = _nearest(known, known, source)
         spread = nearest.median().item()
         if not spread > 0:
             raise MGCCError(*too_few(len(images), len(images)))
-        scores = [image_scores(part) for part in seen]
-        rows = {name: torch.cat([part[name] for part in scores]) for name in scores[0]} | {"distance": nearest / spread}
+        rows = {name: torch.cat([scores[name] for _, scores in seen]) for name in seen[0][1]}
+        rows["distance"] = nearest / spread
         table = torch.stack(list(rows.values()), dim=1).numpy()
         low, median, high = np.quantile(table, [0.1, 0.5, 0.9], axis=0)
         least = np.maximum(0.1 * (high - low), 1e-6)  # a side on which all images are alike keeps some width
@@ -150,7 +147,7 @@ class QualityGate:
         factor = np.quantile(excess, 0.99, method="weibull")  # beyond which 1 % of new images are expected
         limits = dict(zip(rows, zip((median - factor * below).tolist(), (median + factor * above).tolist())))
         limits["distance"] = (0.0, limits["distance"][1])
-        return cls(limits, known, found[0], spread, network)
+        return cls(limits, known, origin, spread, network)
 
     def decide(self, images: Tensor) -> list[Decision]:
         """Judge images.
@@ -163,9 +160,8 @@ class QualityGate:
         """
         if not len(images):
             return []
-        features = standardise(extract(self.network, images), self.origin)
-        distance = _nearest(features, self.features) / self.spread
-        scores = image_scores(images) | {"distance": distance}
+        features, scores = _measure(self.network, images.split(32))
+        scores["distance"] = _nearest(standardise(features, self.origin), self.features) / self.spread
         decisions = []
         for values in torch.stack(list(scores.values()), dim=1).tolist():
             row = dict(zip(scores, values))

@@ -30,7 +30,7 @@ the threshold from real validation images; Carlini et al. 2023 (arXiv 2301.13188
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
@@ -94,6 +94,18 @@ def _window(detail: Tensor, top: int, left: int) -> Tensor:
 
 
 @torch.no_grad()
+def _correlations(images: Tensor, references: Tensor) -> Iterator[Tensor]:
+    """As :func:`correlations`, some references at a time: (N, at most BLOCK)."""
+    centre = torch.cat([_window(_detail(block), _SHIFT, _SHIFT) for block in images.split(BLOCK)])
+    for block in references.split(BLOCK):
+        best = centre.new_full((len(centre), len(block)), -1.0)
+        for detail in (_detail(block), _detail(block.flip(-1))):
+            for top in range(2 * _SHIFT + 1):
+                for left in range(2 * _SHIFT + 1):
+                    torch.maximum(best, centre @ _window(detail, top, left).T, out=best)
+        yield best.clamp(-1, 1)
+
+
 def correlations(images: Tensor, references: Tensor) -> Tensor:
     """Highest correlation of each image with each reference, over all shifts and both sides.
 
@@ -104,16 +116,7 @@ def correlations(images: Tensor, references: Tensor) -> Tensor:
     Returns:
         (N, M), in [-1, 1].
     """
-    centre = torch.cat([_window(_detail(block), _SHIFT, _SHIFT) for block in images.split(BLOCK)])
-    found = []
-    for block in references.split(BLOCK):
-        best = centre.new_full((len(centre), len(block)), -1.0)
-        for detail in (_detail(block), _detail(block.flip(-1))):
-            for top in range(2 * _SHIFT + 1):
-                for left in range(2 * _SHIFT + 1):
-                    torch.maximum(best, centre @ _window(detail, top, left).T, out=best)
-        found.append(best)
-    return torch.cat(found, dim=1).clamp(-1, 1)
+    return torch.cat([*_correlations(images, references)], dim=1)
 
 
 def nearest_reference(images: Tensor, references: Tensor) -> tuple[Tensor, Tensor]:
@@ -251,12 +254,15 @@ def audit(
             f"threshold {threshold:.3f}), so nothing may be shared; train the autoencoder until its reconstructions "
             "are like the images, and check that no held-out image is a near-duplicate of a training image"
         )
-    rows, copied = [], torch.zeros(len(training), dtype=torch.bool)
-    for block in generated.split(BLOCK) if len(generated) else ():
-        found = correlations(block, training).cpu()
-        copied |= (found > threshold).any(dim=0)
-        highest, index = found.max(dim=1)
-        rows += zip(highest.tolist(), index.tolist(), (highest > threshold).tolist())
+    highest, nearest = torch.full((len(generated),), -1.0), torch.zeros(len(generated), dtype=torch.long)
+    copied = 0
+    for number, found in enumerate(_correlations(generated, training) if len(generated) else ()):
+        copied += int((found > threshold).any(dim=0).sum())
+        best, index = (part.cpu() for part in found.max(dim=1))
+        nearest = torch.where(best > highest, number * BLOCK + index, nearest)
+        highest = torch.maximum(highest, best)
+    flagged = highest > threshold
+    rows = zip(highest.tolist(), nearest.tolist(), flagged.tolist())
     result = {
         "method": "local-contrast correlation at 32 x 32 with flips and shifts of 6/128",
         "threshold": threshold,
@@ -264,9 +270,9 @@ def audit(
         "calibration_images": len(heldout),
         "expected_false_positive_rate": max(1 - PERCENTILE / 100, 1 / (len(heldout) + 1)),
         "generated": len(generated),
-        "copies_generated": sum(flagged for *_, flagged in rows),
+        "copies_generated": int(flagged.sum()),
         "training": len(training),
-        "copied_training_images": int(copied.sum()),
+        "copied_training_images": copied,
         "planted": min(len(training), _PLANTED),
         "recall": recall,
         "least_recall": LEAST_RECALL,

@@ -157,12 +157,14 @@ def ssim_diversity(images: Tensor, pairs: int = 200, seed: int = 0) -> float:
     """
     if len(images) < 2:
         raise ValueError(f"pairs need at least 2 images; got {len(images)}.")
-    first, second = np.triu_indices(len(images), 1)
-    drawn = np.random.default_rng(seed).permutation(len(first))[:pairs]
-    images = to_side(check_images(images))
+    images = check_images(images)
+    before = np.arange(len(images)) * np.arange(-1, len(images) - 1) // 2  # pairs whose second image comes earlier
+    count = before[-1] + len(images) - 1
+    drawn = np.random.default_rng(seed).choice(count, min(pairs, count), replace=False)
     metric = SSIMMetric(spatial_dims=2, data_range=1.0)
     for part in np.array_split(drawn, -(-len(drawn) // 25)):
-        metric(images[first[part]], images[second[part]])
+        second = np.searchsorted(before, part, side="right") - 1
+        metric(*(to_side(images[index]) for index in (part - before[second], second)))
     return float(metric.aggregate())
 
 
