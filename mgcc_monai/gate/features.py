@@ -61,8 +61,7 @@ def check_images(images: Tensor, name: str = "images") -> Tensor:
         raise ValueError(f"{name} must be floating B1HW of 16 pixels a side or more; got {tuple(images.shape)}.")
     images = images.detach().float()
     if images.numel() and not (images.min() >= -1e-4 and images.max() <= 1 + 1e-4):  # also false for NaN
-        low, high = images.min().item(), images.max().item()
-        raise ValueError(f"{name} must lie in [0, 1]; found {low:.4g} to {high:.4g}.")
+        raise ValueError(f"{name} must lie in [0, 1]; found {images.min().item():.4g} to {images.max().item():.4g}.")
     return images
 
 
@@ -241,10 +240,11 @@ def intensity_statistics(images: Tensor) -> dict[str, float]:
         images: B1HW in [0, 1].
     """
     pixels = check_images(images).cpu().numpy()
-    result = {"mean": float(pixels.mean(dtype=np.float64)), "std": float(pixels.std(dtype=np.float64))}
-    values = np.percentile(pixels, _PERCENTILES).tolist()
-    result |= {f"percentile_{percent}": value for percent, value in zip(_PERCENTILES, values)}
-    return result | {"std_of_image_means": float(pixels.mean(axis=(1, 2, 3), dtype=np.float64).std())}
+    means = pixels.mean(axis=(1, 2, 3), dtype=np.float64)
+    variance = np.mean([image.var(dtype=np.float64) for image in pixels]) + means.var()
+    result = {"mean": float(means.mean()), "std": float(np.sqrt(variance))}
+    result |= zip([f"percentile_{percent}" for percent in _PERCENTILES], np.percentile(pixels, _PERCENTILES).tolist())
+    return result | {"std_of_image_means": float(means.std())}
 
 
 def _autocorrelation(images: Tensor) -> Tensor:
@@ -285,15 +285,15 @@ def speckle_statistics(images: Tensor) -> dict[str, float | None]:
 
     Source: Wagner et al. 1983, "Statistics of Speckle in Ultrasound B-Scans", IEEE Trans. SU 30:156.
     """
-    images = check_images(images)
-    mean = F.avg_pool2d(images, _WINDOW).flatten()
-    deviation = (F.avg_pool2d(images.square(), _WINDOW).flatten() - mean.square()).clamp_min(0).sqrt()
-    usable = (mean > 0.05) & (deviation > 1e-4)
-    result = {"snr": (mean[usable] / deviation[usable]).median().item() if usable.any() else None}
-    total, count = 0.0, 0
-    for batch in images.split(32):
+    windows, total, count = [], 0.0, 0
+    for batch in check_images(images).split(32):
+        windows.append(torch.stack([F.avg_pool2d(part, _WINDOW).flatten() for part in (batch, batch.square())]))
         found = _autocorrelation(batch)
         total, count = total + found.sum(dim=0), count + len(found)
+    mean, power = torch.cat(windows, dim=1)
+    deviation = (power - mean.square()).clamp_min(0).sqrt()
+    usable = (mean > 0.05) & (deviation > 1e-4)
+    result = {"snr": (mean[usable] / deviation[usable]).median().item() if usable.any() else None}
     if not count:
         return result | {"width_x": None, "width_y": None}
     correlation = total / count
