@@ -158,8 +158,9 @@ def ssim_diversity(images: Tensor, pairs: int = 200, seed: int = 0) -> float:
     if len(images) < 2:
         raise ValueError(f"pairs need at least 2 images; got {len(images)}.")
     images = check_images(images)
-    before = np.arange(len(images)) * np.arange(-1, len(images) - 1) // 2  # pairs whose second image comes earlier
-    count = before[-1] + len(images) - 1
+    number = np.arange(len(images))
+    before = number * (number - 1) // 2  # pairs whose second image comes earlier
+    count = len(images) * (len(images) - 1) // 2
     drawn = np.random.default_rng(seed).choice(count, min(pairs, count), replace=False)
     metric = SSIMMetric(spatial_dims=2, data_range=1.0)
     for part in np.array_split(drawn, -(-len(drawn) // 25)):

@@ -63,28 +63,15 @@ def phantoms():
 def test_the_first_phantom_of_seed_0_is_this_one():
     """Whoever changes the phantoms changes what runs on them are compared with: say so in the changelog.
 
-    Processors round differently: with other vector instructions one pixel of this image is one grey level off.
+    NumPy rounds differently by the processor's instructions: between two of them one pixel is one grey level off.
     """
     phantom = make_phantom(0, 0)
     assert phantom.kind == "solid" and phantom.image.shape == (453, 530)
-    grid = [
-        [0, 0, 0, 0, 0, 0, 0, 0],
-        [156, 235, 199, 168, 193, 136, 110, 104],
-        [149, 155, 197, 63, 104, 124, 80, 89],
-        [86, 127, 139, 116, 148, 95, 119, 117],
-        [56, 135, 58, 52, 76, 86, 99, 102],
-        [37, 49, 26, 0, 20, 36, 81, 102],
-        [0, 53, 24, 24, 16, 11, 33, 29],
-    ]
-    assert np.abs(phantom.image[::75, ::75].astype(int) - grid).max() <= 1
-    means = [
-        [97.14, 93.99, 96.47, 101.39],
-        [144.78, 124.42, 117.7, 119.75],
-        [100.63, 92.0, 88.85, 111.26],
-        [36.12, 15.43, 30.48, 47.53],
-    ]
-    parts = [np.array_split(rows, 4, axis=1) for rows in np.array_split(phantom.image, 4, axis=0)]
-    np.testing.assert_allclose([[part.mean() for part in row] for row in parts], means, atol=0.01)
+    assert image_sha256(phantom.image) in {
+        "0f5cbf18c6f459a51202d9be7f0c5a6f764d3da1e518c592743a7378f2ad922c",  # AVX-512
+        "c25b86e29c468819ed2165202c1a6ac6e8415397c2d928fa8c82cc07dc3f55b1",  # AVX2
+        "6f534eb9351907ea4ccfa747ebc33c08e64d0d39a8b4aaa07f4ba24ea34b22b6",  # without either
+    }
     assert image_sha256(phantom.label) == "bd8e7492bc85c7db319bea7b9657ca09a2968a08609ce66a78ee951b3f34ff3f"
 
 
