@@ -48,7 +48,10 @@ def image_scores(images: Tensor) -> dict[str, Tensor]:
 
 
 def _nearest(a: Tensor, b: Tensor, source: Tensor | None = None) -> Tensor:
-    """Distance of each row of (N, D) to the nearest of (M, D), but those of the same ``source``: (N,)."""
+    """Distance of each row of (N, D) to the nearest of (M, D), but those of the same ``source``: (N,).
+
+    The nearest is found by matrix products: of two that differ by 1e-8 of the rows' length, either may be taken.
+    """
     found = []
     for rows in torch.arange(len(a)).split(BLOCK):
         apart = torch.cdist(a[rows], b)

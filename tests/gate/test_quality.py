@@ -10,6 +10,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from scipy.ndimage import gaussian_filter
+from scipy.spatial.distance import cdist
 from skimage.metrics import structural_similarity
 from torch import Tensor
 
@@ -83,6 +84,15 @@ def test_blocks_change_nothing(training: Tensor, heldout: Tensor, monkeypatch: p
     assert value == pytest.approx(whole[0], abs=1e-12)
     assert intervals == {name: pytest.approx(interval) for name, interval in whole[1].items()}
     assert scores == [pytest.approx(one) for one in whole[2]]
+
+
+def test_the_nearest_is_found_beside_others_of_its_source() -> None:
+    rows = normal(40, 272, 0, mean=30.0)
+    a = torch.cat([rows, rows + 1e-7, rows[:5]])  # a copy of each of the same source, and five copies of another
+    source = torch.cat([torch.arange(40), torch.arange(40), torch.arange(50, 55)])
+    apart = cdist(a.numpy(), a.numpy())
+    apart[source[:, None].numpy() == source.numpy()] = np.inf
+    np.testing.assert_allclose(limits._nearest(a, a, source).numpy(), apart.min(axis=1), rtol=1e-9, atol=1e-8 * 500)
 
 
 def test_kid_is_unbiased_about_zero_and_grows_with_the_difference() -> None:
