@@ -23,7 +23,8 @@ from mgcc_monai.runs.record import RunRecord
 DATALIST = {"file": "dataset.json", "hash": ""}
 
 HOLDER = """
-import os, sys, time, types
+import os, signal, sys, time, types
+signal.signal(signal.SIGINT, signal.default_int_handler)  # as at a terminal: `make test &` ignores it
 package, alone = types.ModuleType("mgcc_monai"), types.ModuleType("mgcc_monai.distributed")
 package.__path__ = [PACKAGE]  # its subpackages take seconds to import
 alone.is_main_process, alone.rank_and_size = lambda: True, lambda: (0, 1)
